@@ -1,0 +1,46 @@
+"""Coreset selection for PyTorch Lightning: train on the part of the data that matters.
+
+Every selector is imported here, so that ``LightningCLI`` finds them by their bare class names.
+"""
+
+from lightning_coreset.api import select
+from lightning_coreset.coreset import Coreset
+from lightning_coreset.errors import CoresetError
+from lightning_coreset.pool import Pool
+from lightning_coreset.registry import list_selectors
+from lightning_coreset.selectors import (
+    FacilityLocation,
+    GraphCut,
+    Herding,
+    KCenter,
+    Moderate,
+    Prototypes,
+    Random,
+    SelectionContext,
+    Selector,
+    SubZeroCore,
+    TypiClust,
+    Uniform,
+)
+
+__version__ = "0.1.0.dev0"
+
+__all__ = (
+    "Coreset",
+    "CoresetError",
+    "FacilityLocation",
+    "GraphCut",
+    "Herding",
+    "KCenter",
+    "Moderate",
+    "Pool",
+    "Prototypes",
+    "Random",
+    "SelectionContext",
+    "Selector",
+    "SubZeroCore",
+    "TypiClust",
+    "Uniform",
+    "list_selectors",
+    "select",
+)

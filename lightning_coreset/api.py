@@ -1,0 +1,85 @@
+"""Arrays in, coreset out: selection without Lightning."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_coreset.budget import resolve_total
+from lightning_coreset.coreset import Coreset
+from lightning_coreset.pool import Pool
+from lightning_coreset.registry import build_selector
+from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.context import SelectionContext
+
+
+def select(
+    features: Any,
+    labels: Any | None = None,
+    *,
+    method: str | Selector = "subzerocore",
+    ratio: float | None = None,
+    budget: int | None = None,
+    budget_unit: str = "images",
+    per_class: bool | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    memory_limit: int | str = "auto",
+    initial: Tensor | Sequence[int] | None = None,
+    forbidden: Tensor | Sequence[int] | None = None,
+    **method_args: Any,
+) -> Coreset:
+    """Choose the part of a pool that is worth keeping.
+
+    Args:
+        features: Embeddings ``[N, d]``, array or tensor; or a `Pool`.
+        labels: Class of each item ``[N]``; None for an unlabelled pool.
+        method: Name of a method (`list_selectors`), or a selector.
+        ratio: Share to keep, in (0, 1]. Give this or ``budget``.
+        budget: Number of items to keep.
+        budget_unit: What the budget counts; "images" is accepted.
+        per_class: Share the budget over the classes; None is the method's default.
+        num_classes: Number of classes; given, an empty class is an error.
+        seed: Of every random choice.
+        device: Where to compute; None is where the features are.
+        memory_limit: Bytes that may be used, ``"auto"`` for half of what is free. Picks do not depend on it.
+        initial: Positions that count as chosen already; not returned, at no cost to the budget.
+        forbidden: Positions that may not be chosen.
+        **method_args: Arguments of the method.
+
+    Returns:
+        The chosen items in order, with weights, gains and manifest. Time and memory are those of the method.
+
+    Raises:
+        ValueError: A wrong value; the message says what came, what is accepted and what to do.
+        TypeError: An argument that the method does not know.
+
+    Example:
+        >>> coreset = select(torch.eye(6), [0, 0, 0, 1, 1, 1], method="herding", ratio=0.5)
+        >>> coreset.indices.tolist()
+        [0, 3, 1]
+    """
+    if budget_unit != "images":
+        msg = f"budget_unit={budget_unit!r} is not accepted for arrays of features: give 'images'."
+        raise ValueError(msg)
+    if isinstance(features, Pool):
+        if labels is not None or num_classes is not None:
+            msg = "labels= and num_classes= beside a Pool are not accepted: the Pool holds its own, give them to Pool(...)."
+            raise ValueError(msg)
+        pool = features
+    else:
+        pool = Pool(features, labels, num_classes=num_classes)
+    if isinstance(method, Selector):
+        if per_class is not None or method_args:
+            given = ["per_class"] * (per_class is not None) + list(method_args)
+            msg = f"{given[0]}= beside a selector object is not accepted: give it to {type(method).__name__}(...)."
+            raise ValueError(msg)
+        selector = method
+    else:
+        selector = build_selector(method, method_args | ({} if per_class is None else {"per_class": per_class}))
+    excluded = {int(item) for column in (initial, forbidden) if column is not None for item in torch.as_tensor(column)}
+    total = resolve_total(pool.size, ratio=ratio, budget=budget, available=pool.size - len(excluded))
+    context = SelectionContext(device=None if device is None else torch.device(device), memory_limit=memory_limit)
+    return selector.select(pool, total, seed=seed, initial=initial, forbidden=forbidden, context=context)

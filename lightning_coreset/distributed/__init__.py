@@ -1,0 +1,17 @@
+"""The only room that speaks ``torch.distributed``: ranks, ragged gather, sharding, samplers."""
+
+from lightning_coreset.distributed.gather import gather_ragged
+from lightning_coreset.distributed.reducer import ProcessGroupReducer, current_reducer, gather_json, together
+from lightning_coreset.distributed.sampler import EpochWeightedSampler
+from lightning_coreset.distributed.sharding import deal, index_range
+
+__all__ = (
+    "EpochWeightedSampler",
+    "ProcessGroupReducer",
+    "current_reducer",
+    "deal",
+    "gather_json",
+    "gather_ragged",
+    "index_range",
+    "together",
+)

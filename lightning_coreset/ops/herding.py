@@ -1,0 +1,62 @@
+"""Herding: picks whose running mean follows the mean of the pool."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightning_coreset.ops.rows import accumulator_dtype, as_positions, candidate_mask, first_argmax, normalize_rows
+
+
+def herding(
+    features: Tensor,
+    count: int,
+    *,
+    initial: Tensor | None = None,
+    forbidden: Tensor | None = None,
+    advance: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Greedy on the distance of the chosen items' sum to that many times the mean.
+
+    At step ``t`` (``initial`` counted) the pick is ``argmin_j ||(t + 1) mu - sum_chosen x - x_j||``.
+
+    Args:
+        features: ``[N, d]``; rows are normalised here.
+        count: Number of picks ``k``.
+        initial: Rows whose sum the first pick starts from ``[m]``; not returned.
+        forbidden: Rows that may not be picked ``[f]``; they stay in the mean.
+        advance: Called with the number of picks made since the last call, for a progress bar.
+
+    Returns:
+        Picks in order ``[k]``. O(k N d) time, O(N) memory beyond the normalised features.
+
+    Raises:
+        ValueError: Overlapping or unknown positions, or more picks than candidates.
+
+    References:
+        Welling 2009; iCaRL (Rebuffi et al. 2017).
+
+    Example:
+        >>> herding(torch.tensor([[1.0, 0.0], [0.7, 0.7], [0.0, 1.0]]), 1).tolist()
+        [1]
+    """
+    rows = normalize_rows(features)
+    chosen = as_positions(initial, len(rows), "initial", rows.device)
+    banned = as_positions(forbidden, len(rows), "forbidden", rows.device)
+    excluded = ~candidate_mask(len(rows), chosen, banned, count)
+
+    precise = accumulator_dtype(rows.device)
+    mean = rows.mean(dim=0, dtype=precise)
+    # ||r - x||^2 = ||r||^2 - 2 r.x + ||x||^2, and the first term is the same for all.
+    squares = (rows * rows).sum(dim=1)
+    residual = mean * (len(chosen) + 1) - rows[chosen].sum(dim=0, dtype=precise)
+    indices = torch.empty(count, dtype=torch.int64, device=rows.device)
+    for step in range(count):
+        closeness = torch.mv(rows, residual.float()).mul_(2).sub_(squares).masked_fill_(excluded, -torch.inf)
+        pick = first_argmax(closeness)
+        indices[step] = pick
+        excluded[pick] = True
+        residual += mean - rows[pick]
+        if advance is not None:
+            advance(1)
+    return indices

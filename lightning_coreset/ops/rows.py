@@ -1,0 +1,128 @@
+"""Small rules that every kernel shares: unit rows, blocks of rows, ties to the lowest index, masks of candidates."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Products of fewer rows than this are not bit-equal to the same rows of a larger product on common CPUs.
+MIN_BLOCK_ROWS = 64
+
+
+class Ranking(NamedTuple):
+    """Picks in the order chosen.
+
+    Attributes:
+        indices: Rows chosen ``[k]``.
+        gains: What each pick added to the objective ``[k]``, float32.
+    """
+
+    indices: Tensor
+    gains: Tensor
+
+
+def normalize_rows(features: Tensor) -> Tensor:
+    """Rows of unit Euclidean length; rows of zeros stay zeros.
+
+    Rows are divided by their largest entry first, so that lengths neither overflow nor vanish in float32 and a
+    positive factor per row changes nothing.
+
+    Args:
+        features: ``[N, d]``.
+
+    Returns:
+        ``[N, d]``, float32.
+
+    Example:
+        >>> normalize_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    features = features.to(torch.float32)
+    largest = features.abs().amax(dim=1, keepdim=True)
+    scaled = features / largest.masked_fill(largest == 0, 1.0)
+    length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    return scaled.div_(length.masked_fill_(length == 0, 1.0))
+
+
+def row_blocks(rows: int, block: int) -> Iterator[slice]:
+    """Slices that cover ``rows`` rows once, none smaller than ``MIN_BLOCK_ROWS`` unless there are fewer rows in all.
+
+    Example:
+        >>> [(part.start, part.stop) for part in row_blocks(150, 64)]
+        [(0, 64), (64, 150)]
+    """
+    block = max(block, MIN_BLOCK_ROWS)
+    start = 0
+    while start < rows:
+        stop = start + block
+        if rows - stop < MIN_BLOCK_ROWS:
+            stop = rows
+        yield slice(start, stop)
+        start = stop
+
+
+def first_argmax(values: Tensor, dim: int = -1) -> Tensor:
+    """Index of the largest value, the lowest one among equals (torch's ``argmax`` and ``topk`` do not promise it).
+
+    Args:
+        values: ``[..., N, ...]``.
+        dim: The dimension to search.
+
+    Returns:
+        Index along ``dim``, a tensor on the same device; on a GPU nothing is synchronised.
+
+    Example:
+        >>> first_argmax(torch.tensor([1.0, 3.0, 3.0])).item()
+        1
+    """
+    if values.device.type == "cpu":
+        # numpy promises the first occurrence.
+        return torch.as_tensor(np.argmax(values.numpy(), axis=dim))
+    values = values.movedim(dim, -1)
+    places = torch.arange(values.shape[-1], device=values.device)
+    return torch.where(values == values.amax(dim=-1, keepdim=True), places, values.shape[-1]).amin(dim=-1)
+
+
+def as_positions(positions: Tensor | None, rows: int, name: str, device: torch.device) -> Tensor:
+    """Distinct row numbers as a LongTensor, empty for None.
+
+    Raises:
+        ValueError: A number outside 0..rows-1, or one given twice.
+    """
+    if positions is None:
+        return torch.empty(0, dtype=torch.int64, device=device)
+    listed = torch.as_tensor(positions, dtype=torch.int64, device=device).flatten()
+    wrong = listed[(listed < 0) | (listed >= rows)]
+    if len(wrong):
+        msg = f"{name} holds {int(wrong[0])}, but positions go from 0 to {rows - 1}: give positions in this pool."
+        raise ValueError(msg)
+    if len(torch.unique(listed)) != len(listed):
+        msg = f"{name} holds a position twice ({len(listed)} given, {len(torch.unique(listed))} distinct): give each once."
+        raise ValueError(msg)
+    return listed
+
+
+def candidate_mask(rows: int, initial: Tensor, forbidden: Tensor, count: int) -> Tensor:
+    """Which rows may be picked ``[N]``: neither ``initial`` nor ``forbidden``.
+
+    Raises:
+        ValueError: ``initial`` and ``forbidden`` overlap, or fewer than ``count`` candidates are left.
+    """
+    mask = torch.ones(rows, dtype=torch.bool, device=initial.device)
+    mask[initial] = False
+    if not bool(mask[forbidden].all()):
+        both = forbidden[~mask[forbidden]]
+        msg = f"initial and forbidden both hold {int(both[0])} ({len(both)} in all): an item is one or the other."
+        raise ValueError(msg)
+    mask[forbidden] = False
+    if not 1 <= count <= int(mask.sum()):
+        msg = f"{count} picks are asked for, but {int(mask.sum())} of {rows} rows are candidates: ask for 1 to {int(mask.sum())}."
+        raise ValueError(msg)
+    return mask
+
+
+def accumulator_dtype(device: torch.device) -> torch.dtype:
+    """Float64 for running sums where the device has it (Apple's GPUs do not)."""
+    return torch.float32 if device.type == "mps" else torch.float64

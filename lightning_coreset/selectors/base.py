@@ -1,0 +1,277 @@
+"""The base of all selectors: groups, seats, ranks and the manifest; a method only picks inside one group."""
+
+import inspect
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from lightning_coreset.budget import class_seats, resolve_total
+from lightning_coreset.coreset import Coreset
+from lightning_coreset.distributed import deal, gather_json, index_range, together
+from lightning_coreset.ops.memory import resolve_memory_limit
+from lightning_coreset.ops.rows import as_positions, candidate_mask
+from lightning_coreset.pool import Pool
+from lightning_coreset.registry import register
+from lightning_coreset.selectors.context import SelectionContext
+from lightning_coreset.selectors.group import Group, Picks
+from lightning_coreset.selectors.manifest import build_manifest, merge_resolved
+from lightning_coreset.selectors.merge import gather_picks, in_seat_order
+
+
+class Selector(ABC):
+    """Chooses the items of a pool that are worth keeping.
+
+    A method is one subclass that stores its hyperparameters under their own names and picks inside one group (a class,
+    or the whole pool). Seats, ``initial`` and ``forbidden``, ranks, weights and the manifest are done here::
+
+        class Shortest(Selector, name="shortest"):
+            '''Items with the shortest embeddings.'''
+
+            def select_group(self, group: Group) -> Picks:
+                length = group.rows.norm(dim=1).masked_fill(~group.candidates, float("inf"))
+                return Picks(length.argsort(stable=True)[: group.count])
+
+    Args:
+        per_class: Share the budget over the classes and select in each; None takes the method's default. Without
+            labels the whole pool is one group.
+
+    Attributes:
+        needs: What the pool must bring: "features", "labels".
+        ranks: Whether every prefix of the picks is a greedy prefix.
+        weighted: Whether picks are weighted by how many items they represent.
+        per_class_default: What ``per_class=None`` means.
+
+    Example:
+        >>> from lightning_coreset import Pool
+        >>> from lightning_coreset.selectors.group import Picks
+        >>> class Shortest(Selector, name="shortest_in_this_example"):
+        ...     def select_group(self, group):
+        ...         length = group.rows.norm(dim=1).masked_fill(~group.candidates, float("inf"))
+        ...         return Picks(length.argsort(stable=True)[: group.count])
+        >>> Shortest().select(Pool(torch.tensor([[3.0], [1.0], [2.0]])), 2).indices.tolist()
+        [1, 2]
+    """
+
+    name: ClassVar[str] = ""
+    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    ranks: bool = True
+    weighted: ClassVar[bool] = False
+    per_class_default: ClassVar[bool] = False
+
+    def __init__(self, *, per_class: bool | None = None) -> None:
+        self.per_class = per_class
+
+    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        """Register the class under the name of its method."""
+        super().__init_subclass__(**kwargs)
+        if name is not None:
+            cls.name = name
+            register(name, cls)
+
+    @abstractmethod
+    def select_group(self, group: Group) -> Picks:
+        """Pick ``group.count`` rows of one group, none of them ``initial`` or ``forbidden``."""
+
+    def check(self) -> None:
+        """Refuse hyperparameters that make no sense, before any work starts."""
+
+    def share(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
+        """Class of each seat in the order given out ``[total]``; see `lightning_coreset.budget.class_seats`."""
+        return class_seats(class_sizes, free, total)
+
+    def report(self, resolved: dict[str, Any], group_sizes: list[int]) -> None:
+        """Say what a user should know of a finished selection; called on the first rank only."""
+
+    def train_view(self, dataset: "Dataset[Any]", coreset: Coreset) -> "Dataset[Any]":
+        """The dataset to train on: the picks in ascending order of their position."""
+        return Subset(dataset, sorted(coreset.indices.tolist()))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's values."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def is_classwise(self, has_labels: bool) -> bool:
+        """Whether classes are selected from one by one.
+
+        Raises:
+            ValueError: Labels are needed and not there.
+        """
+        if not has_labels and (self.per_class or "labels" in self.needs):
+            msg = f"{self.name!r} with per_class={self.per_class} needs labels and got none: give labels, or select without classes."
+            raise ValueError(msg)
+        return has_labels and (self.per_class_default if self.per_class is None else self.per_class)
+
+    def select(
+        self,
+        pool: Pool,
+        budget: int,
+        *,
+        seed: int = 0,
+        initial: Tensor | Sequence[int] | None = None,
+        forbidden: Tensor | Sequence[int] | None = None,
+        context: SelectionContext | None = None,
+    ) -> Coreset:
+        """Choose ``budget`` items of a pool.
+
+        Args:
+            pool: The items.
+            budget: How many to choose, from 1 to what is neither initial nor forbidden.
+            seed: Of every random choice.
+            initial: Positions that count as chosen; not returned, at no cost to the budget.
+            forbidden: Positions that may not be chosen; they stay in every statistic.
+            context: Ranks, device, memory, progress; None is one rank.
+
+        Raises:
+            ValueError: A budget out of range, overlapping or unknown positions, missing labels or features.
+            CoresetError: Another rank failed.
+        """
+        started = time.perf_counter()
+        context = context or SelectionContext()
+        self.check()
+        classwise = self.is_classwise(pool.labels is not None)
+        if "features" in self.needs and pool.features is None and context.embed is None:
+            msg = f"{self.name!r} needs features and the pool has none: give Pool(features=...)."
+            raise ValueError(msg)
+        chosen = as_positions(_tensor(initial), pool.size, "initial", torch.device("cpu"))
+        banned = as_positions(_tensor(forbidden), pool.size, "forbidden", torch.device("cpu"))
+        available = pool.size - len(torch.unique(torch.cat([chosen, banned])))
+        total = resolve_total(pool.size, budget=budget, available=available)
+        candidates = candidate_mask(pool.size, chosen, banned, total)
+
+        seats = self._seats(pool, candidates, total) if classwise else torch.zeros(total, dtype=torch.int64)
+        labels = pool.labels if classwise and pool.labels is not None else torch.zeros(pool.size, dtype=torch.int64)
+        members = _members(labels)
+        shares = torch.bincount(seats, minlength=len(members))
+        groups = torch.nonzero(shares).flatten()
+        reducer = context.reducer
+        # A whole pool is selected from on every rank alike, and the first rank's word counts.
+        ranks = deal(torch.tensor([len(members[label]) for label in groups]), reducer.world_size if classwise else 1)
+        mine = groups[ranks == reducer.rank] if classwise else groups
+        limit = self._memory_limit(context)
+
+        picks: dict[int, Picks] = {}
+        source = _Rows(self, pool, context, [members[label] for label in mine] if classwise else None)
+        with (
+            together(reducer, f"selecting with {self.name!r}"),
+            context.progress(int(shares[mine].sum()), f"Selecting ({self.name})") as bar,
+        ):
+            for label in mine.tolist():
+                positions = members[label]
+                advance = _Advance(bar.update)
+                group = Group(
+                    size=len(positions),
+                    count=int(shares[label]),
+                    features=source.rows(positions),
+                    initial=_rows_of(chosen, positions).to(source.device),
+                    forbidden=_rows_of(banned, positions).to(source.device),
+                    label=label if classwise else None,
+                    num_classes=pool.num_classes,
+                    seed=seed,
+                    memory_limit=limit,
+                    advance=advance,
+                )
+                found = self.select_group(group)
+                advance(group.count - advance.done)
+                picks[label] = found
+        everything = gather_picks(reducer, picks if classwise or reducer.rank == 0 else {})
+        merged = in_seat_order(everything, seats, members, pool.size, weighted=self.weighted)
+        resolved = merge_resolved(
+            {label: found.resolved for label, found in everything.items()}, pool.num_classes if classwise else None
+        )
+        if reducer.rank == 0:
+            self.report(resolved, [len(members[label]) for label in sorted(everything)])
+        seconds = max(gather_json(reducer, time.perf_counter() - started))
+        return Coreset(
+            indices=merged.indices,
+            weights=merged.weights,
+            gains=merged.gains,
+            labels=None if pool.labels is None else pool.labels[merged.indices],
+            assignment=merged.assignment,
+            details=merged.details,
+            manifest=build_manifest(self, pool, total, seed=seed, per_class=classwise, resolved=resolved, seconds=seconds),
+        )
+
+    def _seats(self, pool: Pool, candidates: Tensor, total: int) -> Tensor:
+        assert pool.labels is not None
+        assert pool.class_counts is not None
+        free = torch.bincount(pool.labels[candidates], minlength=len(pool.class_counts))
+        return self.share(pool.class_counts, free, total)
+
+    def _memory_limit(self, context: SelectionContext) -> int:
+        limit = resolve_memory_limit(context.memory_limit, context.device or "cpu")
+        # Ranks of one machine share its memory; all ranks must decide alike.
+        smallest = int(torch.cat(context.reducer.gather(torch.tensor([limit]))).min())
+        return smallest // context.reducer.world_size if context.memory_limit == "auto" else smallest
+
+
+class _Rows:
+    """Embeddings of pool positions: from the pool, or embedded once for all that this rank works on."""
+
+    def __init__(self, selector: Selector, pool: Pool, context: SelectionContext, classes: list[Tensor] | None) -> None:
+        self._matrix: Tensor | None = None
+        self._positions: Tensor | None = None
+        if "features" in selector.needs:
+            if pool.features is not None:
+                self._matrix = pool.features
+            elif classes is None:
+                self._matrix = _embed_everything(pool.size, context)
+            else:
+                assert context.embed is not None
+                with together(context.reducer, "embedding"):
+                    # A rank may be left without classes: nothing to embed then.
+                    if classes:
+                        self._positions = torch.cat(classes).sort().values
+                        self._matrix = context.embed(self._positions)
+        home = torch.device("cpu") if self._matrix is None else self._matrix.device
+        self.device = context.device or home
+
+    def rows(self, positions: Tensor) -> Tensor | None:
+        if self._matrix is None:
+            return None
+        if self._positions is not None:
+            positions = torch.searchsorted(self._positions, positions)
+        whole = len(positions) == len(self._matrix)
+        matrix = self._matrix if whole else self._matrix[positions.to(self._matrix.device)]
+        return matrix.to(self.device)
+
+
+def _embed_everything(size: int, context: SelectionContext) -> Tensor:
+    assert context.embed is not None
+    reducer = context.reducer
+    own = index_range(size, reducer.rank, reducer.world_size)
+    # A rank without items would not know the width of the rows it must gather.
+    with together(reducer, "embedding"):
+        rows = context.embed(torch.arange(own.start, own.stop) if own else torch.tensor([0]))
+    return torch.cat(reducer.gather(rows if own else rows[:0]))
+
+
+class _Advance:
+    def __init__(self, update: Any) -> None:
+        self._update = update
+        self.done = 0
+
+    def __call__(self, count: int) -> None:
+        self.done += count
+        if count:
+            self._update(count)
+
+
+def _members(labels: Tensor) -> list[Tensor]:
+    """Positions of each class, ascending."""
+    order = torch.argsort(labels, stable=True)
+    return list(order.split(torch.bincount(labels).tolist()))
+
+
+def _rows_of(wanted: Tensor, positions: Tensor) -> Tensor:
+    """Rows of a group that hold the wanted pool positions."""
+    return torch.nonzero(torch.isin(positions, wanted)).flatten()
+
+
+def _tensor(positions: Tensor | Sequence[int] | None) -> Tensor | None:
+    return None if positions is None else torch.as_tensor(positions)

@@ -1,0 +1,52 @@
+"""What surrounds a selection: ranks, device, memory, progress, and where embeddings come from."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_coreset.ops.reducer import Reducer, SerialReducer
+
+
+class ProgressBar(Protocol):
+    """The one thing a selector does with a progress bar."""
+
+    def update(self, n: int = 1) -> object:
+        """Say that ``n`` more items are done."""
+        ...
+
+
+class _SilentBar:
+    def update(self, n: int = 1) -> None:
+        pass
+
+
+def silent_progress(total: int, description: str) -> AbstractContextManager[ProgressBar]:
+    """A progress bar that shows nothing."""
+    return nullcontext(_SilentBar())
+
+
+@dataclass(frozen=True)
+class SelectionContext:
+    """Surroundings of one selection; the defaults are one rank, no progress bar, features in the pool.
+
+    Attributes:
+        embed: Gives the embeddings ``[n, d]`` of pool positions ``[n]`` where the pool has no features.
+        reducer: The ranks that select together.
+        device: Where kernels run; None is where the features are.
+        memory_limit: Bytes a kernel may take, ``"auto"`` for half of what is free.
+        progress: Called as ``progress(total, description)``, gives a context manager around a bar.
+
+    Example:
+        >>> SelectionContext().reducer.world_size
+        1
+    """
+
+    embed: Callable[[Tensor], Tensor] | None = None
+    reducer: Reducer = field(default_factory=SerialReducer)
+    device: torch.device | None = None
+    memory_limit: int | str = "auto"
+    progress: Callable[[int, str], AbstractContextManager[ProgressBar]] = silent_progress

@@ -1,0 +1,68 @@
+"""Facility location as a selector."""
+
+from typing import Literal
+
+from lightning_coreset.ops.facility_location import facility_location_greedy
+from lightning_coreset.ops.similarity import SimilarityRows, represented_by
+from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.group import Group, Picks
+
+
+class FacilityLocation(Selector, name="facility_location"):
+    """Items such that every item of the pool has one that is like it; weights say how many each represents.
+
+    Dense: O(n^2 d) time for a class of ``n`` items and ``4 n^2`` bytes. Streamed: the rows looked at again are
+    computed again, in O(n) memory. Both give the same picks. Papers: Mirzasoleiman et al. 2013; Minoux 1978.
+
+    Args:
+        per_class: Select in each class (default), or in the whole pool.
+        similarity: ``"cosine"`` clamped at 0, or ``"shifted"``, (1 + cosine) / 2.
+        mode: ``"dense"``, ``"streamed"``, or None to choose by the memory limit.
+
+    Example:
+        >>> import torch
+        >>> from lightning_coreset import select
+        >>> coreset = select(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), method="facility_location", budget=2)
+        >>> coreset.indices.tolist(), (coreset.weights * coreset.manifest["weight_scale"]).tolist()
+        ([1, 2], [2.0, 1.0])
+    """
+
+    weighted = True
+    per_class_default = True
+
+    def __init__(
+        self,
+        *,
+        per_class: bool | None = None,
+        similarity: Literal["cosine", "shifted"] = "cosine",
+        mode: Literal["dense", "streamed"] | None = None,
+    ) -> None:
+        super().__init__(per_class=per_class)
+        self.similarity = similarity
+        self.mode = mode
+
+    def check(self) -> None:
+        """Refuse unknown words."""
+        check_words(similarity=(self.similarity, ("cosine", "shifted")), mode=(self.mode, ("dense", "streamed", None)))
+
+    def select_group(self, group: Group) -> Picks:
+        """See `lightning_coreset.ops.facility_location`."""
+        similarity = SimilarityRows(
+            group.rows, kind=self.similarity, mode=self.mode, memory_limit=group.memory_limit
+        )
+        indices, gains = facility_location_greedy(
+            similarity, group.count, initial=group.initial, forbidden=group.forbidden, advance=group.advance
+        )
+        return Picks(indices, gains, represented_by(similarity, indices), resolved={"mode": similarity.mode})
+
+
+def check_words(**given: tuple[object, tuple[object, ...]]) -> None:
+    """Refuse values that are not among the accepted ones.
+
+    Raises:
+        ValueError: Names the argument, what came and what is accepted.
+    """
+    for name, (value, accepted) in given.items():
+        if value not in accepted:
+            msg = f"{name}={value!r} is not accepted: give one of {', '.join(map(repr, accepted))}."
+            raise ValueError(msg)

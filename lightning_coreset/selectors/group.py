@@ -1,0 +1,74 @@
+"""A group of items that is selected from on its own: one class, or the whole pool."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_coreset.ops.random import seeded_generator
+from lightning_coreset.ops.rows import candidate_mask
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a selector sees of one class (or of the whole pool). All positions are rows of this group.
+
+    Attributes:
+        size: Items of the group, ``n``.
+        count: How many to pick.
+        features: Embeddings ``[n, d]``, float32; None for methods that do not need them.
+        initial: Rows that count as chosen ``[m]``.
+        forbidden: Rows that may not be picked ``[f]``.
+        label: The class, None for the whole pool.
+        num_classes: Classes of the whole pool, None where it has none.
+        seed: Seed of the selection.
+        memory_limit: Bytes a kernel may take.
+        advance: To be called with the number of picks made, for the progress bar.
+    """
+
+    size: int
+    count: int
+    features: Tensor | None
+    initial: Tensor
+    forbidden: Tensor
+    label: int | None = None
+    num_classes: int | None = None
+    seed: int = 0
+    memory_limit: int | None = None
+    advance: Callable[[int], object] | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """The embeddings ``[n, d]``, for methods that declare that they need them."""
+        assert self.features is not None
+        return self.features
+
+    @property
+    def candidates(self) -> Tensor:
+        """Rows that may be picked, as a mask ``[n]``."""
+        return candidate_mask(self.size, self.initial, self.forbidden, self.count)
+
+    def generator(self) -> torch.Generator:
+        """The group's own stream of random numbers, from the seed and the class."""
+        return seeded_generator(self.seed, "class", self.label)
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a selector answers for one group.
+
+    Attributes:
+        indices: Rows of the group in the order chosen ``[count]``.
+        gains: What each pick added ``[count]``, or None.
+        assignment: Which pick represents each row, as a position in ``indices`` ``[n]``, or None.
+        details: Columns of length ``count`` that explain the picks.
+        resolved: What was derived from the arguments for this group, JSON types.
+    """
+
+    indices: Tensor
+    gains: Tensor | None = None
+    assignment: Tensor | None = None
+    details: dict[str, list[Any]] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,117 @@
+"""From the picks of single groups, on any rank, to one answer that every rank holds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_coreset.distributed import gather_json
+from lightning_coreset.ops.reducer import Reducer
+from lightning_coreset.selectors.group import Picks
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Columns of a coreset, in pool positions."""
+
+    indices: Tensor
+    weights: Tensor
+    gains: Tensor | None
+    assignment: Tensor | None
+    details: dict[str, list[Any]]
+
+
+def gather_picks(reducer: Reducer, picks: dict[int, Picks]) -> dict[int, Picks]:
+    """The picks of all groups, by class in ascending order, on every rank; only answers travel, no features."""
+    labels = sorted(picks)
+    lists = [picks[label] for label in labels]
+    notes = gather_json(
+        reducer,
+        [
+            {
+                "label": label,
+                "picks": len(found.indices),
+                "gains": found.gains is not None,
+                "items": None if found.assignment is None else len(found.assignment),
+                "details": found.details,
+                "resolved": found.resolved,
+            }
+            for label, found in zip(labels, lists, strict=True)
+        ],
+    )
+    indices = reducer.gather(_joined([found.indices for found in lists], torch.int64))
+    gains = reducer.gather(_joined([found.gains for found in lists], torch.float32))
+    assignments = reducer.gather(_joined([found.assignment for found in lists], torch.int64))
+    merged: dict[int, Picks] = {}
+    for rank, rank_notes in enumerate(notes):
+        columns = (_Reader(indices[rank]), _Reader(gains[rank]), _Reader(assignments[rank]))
+        for note in rank_notes:
+            merged[note["label"]] = Picks(
+                indices=columns[0].take(note["picks"]),
+                gains=columns[1].take(note["picks"]) if note["gains"] else None,
+                assignment=None if note["items"] is None else columns[2].take(note["items"]),
+                details=note["details"],
+                resolved=note["resolved"],
+            )
+    return dict(sorted(merged.items()))
+
+
+def in_seat_order(
+    picks: dict[int, Picks], seats: Tensor, members: list[Tensor], size: int, *, weighted: bool
+) -> Merged:
+    """Lay the picks of each class on its seats.
+
+    Args:
+        picks: Picks of each class, rows of its group.
+        seats: Class of each seat ``[k]``.
+        members: Pool positions of each class.
+        size: Items of the pool, ``N``.
+        weighted: Whether weights come from how many items a pick represents.
+    """
+    total = len(seats)
+    indices = torch.empty(total, dtype=torch.int64)
+    gains = torch.empty(total) if all(found.gains is not None for found in picks.values()) else None
+    assignment = (
+        torch.full((size,), -1, dtype=torch.int64)
+        if all(found.assignment is not None for found in picks.values())
+        else None
+    )
+    details: dict[str, list[Any]] = {name: [None] * total for found in picks.values() for name in found.details}
+    for label, found in picks.items():
+        places = torch.nonzero(seats == label).flatten()
+        indices[places] = members[label][found.indices]
+        if gains is not None and found.gains is not None:
+            gains[places] = found.gains
+        if assignment is not None and found.assignment is not None:
+            assignment[members[label]] = places[found.assignment]
+        for name, column in found.details.items():
+            for place, value in zip(places.tolist(), column, strict=True):
+                details[name][place] = value
+    return Merged(indices, _weights(assignment if weighted else None, total), gains, assignment, details)
+
+
+def _weights(assignment: Tensor | None, total: int) -> Tensor:
+    """How many items each pick represents, scaled to mean 1."""
+    if assignment is None:
+        return torch.ones(total)
+    counts = torch.bincount(assignment[assignment >= 0], minlength=total).to(torch.float64)
+    return (counts * (total / counts.sum())).float()
+
+
+def _joined(columns: list[Tensor | None] | list[Tensor], dtype: torch.dtype) -> Tensor:
+    present = [column.detach().cpu().to(dtype) for column in columns if column is not None]
+    return torch.cat([torch.empty(0, dtype=dtype), *present])
+
+
+class _Reader:
+    """Takes one column apart again."""
+
+    def __init__(self, column: Tensor) -> None:
+        self._column = column
+        self._place = 0
+
+    def take(self, count: int) -> Tensor:
+        part = self._column[self._place : self._place + count]
+        self._place += count
+        return part

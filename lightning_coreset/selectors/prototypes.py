@@ -1,0 +1,74 @@
+"""Prototypes: items nearest to k-means centres."""
+
+from typing import Literal
+
+import torch
+
+from lightning_coreset.ops import kmeans
+from lightning_coreset.ops.rows import normalize_rows
+from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.clusters import clusters_by_turn
+from lightning_coreset.selectors.group import Group, Picks
+
+_LARGEST_GUESS = 100
+
+
+class Prototypes(Selector, name="prototypes"):
+    """Items nearest to the centres of k-means clusters, clusters in turn, the largest first.
+
+    Clusters that hold an ``initial`` item are passed over while others have candidates. O(N c d) time for ``c``
+    clusters, O(N d) memory. Paper: Sorscher et al. 2022.
+
+    Args:
+        per_class: Cluster each class instead of the whole pool (default: the whole pool).
+        clusters: How many: a number, ``"num_classes"`` (without classes round(sqrt(N / 2)), at most 100), or
+            ``"budget"`` for one pick from each of as many clusters as picks; such picks are not ranked.
+
+    Raises:
+        ValueError: On selecting with another word or a number below 1.
+
+    Example:
+        >>> from lightning_coreset import select
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.1], [0.0, 1.0]])
+        >>> sorted(select(features, method="prototypes", budget=2, clusters="budget").indices.tolist())
+        [1, 3]
+    """
+
+    def __init__(
+        self, *, per_class: bool | None = None, clusters: int | Literal["num_classes", "budget"] = "num_classes"
+    ) -> None:
+        super().__init__(per_class=per_class)
+        self.clusters = clusters
+        self.ranks = clusters != "budget"
+
+    def check(self) -> None:
+        """Refuse what is no number of clusters."""
+        number = isinstance(self.clusters, int) and not isinstance(self.clusters, bool) and self.clusters >= 1
+        if not number and self.clusters not in ("num_classes", "budget"):
+            msg = f"clusters={self.clusters!r} is not accepted: give a number of at least 1, 'num_classes' or 'budget'."
+            raise ValueError(msg)
+
+    def select_group(self, group: Group) -> Picks:
+        """K-means on unit rows, then each cluster in turn gives the candidate nearest to its centre."""
+        rows = normalize_rows(group.rows)
+        clusters = min(self._number(group), group.size)
+        found = kmeans(rows, clusters, seed=group.seed)
+        distances = torch.linalg.vector_norm(rows - found.centers[found.assignment], dim=1)
+        distances.masked_fill_(~group.candidates, torch.inf)
+        taken = set(found.assignment[group.initial].tolist())
+        turns = []
+        for place, members in enumerate(clusters_by_turn(found.assignment, group.initial)):
+            near = members[torch.argsort(distances[members], stable=True)]
+            near = near[torch.isfinite(distances[near])]
+            dirty = int(found.assignment[members[0]]) in taken
+            turns += [(dirty, turn, place, int(row)) for turn, row in enumerate(near)]
+        order = [row for _, _, _, row in sorted(turns)][: group.count]
+        cluster_of = found.assignment[order].tolist()
+        return Picks(torch.tensor(order), details={"cluster": cluster_of}, resolved={"clusters": clusters})
+
+    def _number(self, group: Group) -> int:
+        if isinstance(self.clusters, int):
+            return self.clusters
+        if self.clusters == "budget":
+            return group.count + len(group.initial)
+        return group.num_classes or max(1, min(_LARGEST_GUESS, round((group.size / 2) ** 0.5)))
