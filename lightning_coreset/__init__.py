@@ -5,7 +5,9 @@ Every selector is imported here, so that ``LightningCLI`` finds them by their ba
 
 from lightning_coreset.api import select
 from lightning_coreset.coreset import Coreset
+from lightning_coreset.datamodule import CoresetDataModule
 from lightning_coreset.errors import CoresetError
+from lightning_coreset.features import FeatureExtractor
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import list_selectors
 from lightning_coreset.selectors import (
@@ -27,8 +29,10 @@ __version__ = "0.1.0.dev0"
 
 __all__ = (
     "Coreset",
+    "CoresetDataModule",
     "CoresetError",
     "FacilityLocation",
+    "FeatureExtractor",
     "GraphCut",
     "Herding",
     "KCenter",

@@ -79,7 +79,8 @@ def select(
         selector = method
     else:
         selector = build_selector(method, method_args | ({} if per_class is None else {"per_class": per_class}))
-    excluded = {int(item) for column in (initial, forbidden) if column is not None for item in torch.as_tensor(column)}
-    total = resolve_total(pool.size, ratio=ratio, budget=budget, available=pool.size - len(excluded))
+    excluded = [torch.as_tensor(column).flatten() for column in (initial, forbidden) if column is not None]
+    available = pool.size - (len(torch.unique(torch.cat(excluded))) if excluded else 0)
+    total = resolve_total(pool.size, ratio=ratio, budget=budget, available=available)
     context = SelectionContext(device=None if device is None else torch.device(device), memory_limit=memory_limit)
     return selector.select(pool, total, seed=seed, initial=initial, forbidden=forbidden, context=context)

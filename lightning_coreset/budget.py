@@ -1,6 +1,7 @@
 """How much to keep, and how many seats each class gets of it."""
 
 import math
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -32,16 +33,16 @@ def resolve_total(
         msg = f"Exactly one of ratio and budget is accepted, got {came}: give one (from the shell, --data.ratio=null clears it)."
         raise ValueError(msg)
     if ratio is not None:
-        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+        if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < ratio <= 1:
             msg = f"ratio={ratio!r} is not accepted: give a number above 0 and at most 1, or budget= for a count."
             raise ValueError(msg)
         total = max(1, math.floor(ratio * size + 0.5))
         asked = f"ratio={ratio!r} of {size} items is {total}"
     else:
-        if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        if isinstance(budget, bool) or not isinstance(budget, Integral) or budget < 1:
             msg = f"budget={budget!r} is not accepted: give a whole number of at least 1, or ratio= for a share."
             raise ValueError(msg)
-        total = budget
+        total = int(budget)
         asked = f"budget={budget}"
     if total > available:
         msg = (

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -104,7 +103,7 @@ class Coreset:
             ValueError: Another suffix.
         """
         suffix = _suffix(path)
-        content = self._content()
+        content = self.to_plain()
         checksum = _checksum(content)
         if suffix == ".json":
             data = json.dumps({"format": _FORMAT, "checksum": checksum, **content}).encode()
@@ -131,12 +130,14 @@ class Coreset:
             if _checksum(content) != checksum:
                 msg = "its checksum does not fit its content"
                 raise ValueError(msg)
-            return cls._from_content(content)
-        except (ValueError, KeyError, TypeError, IndexError, UnicodeDecodeError, zipfile.BadZipFile, csv.Error) as error:
-            msg = f"{path} is not a coreset or is damaged ({error}): write it again with Coreset.save, or select again."
+            return cls.from_plain(content)
+        except Exception as error:  # noqa: BLE001 (on damaged bytes parsers raise whatever they like, zlib.error to EOFError)
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            msg = f"{path} is not a coreset or is damaged ({cause}): write it again with Coreset.save, or select again."
             raise CoresetError(msg) from error
 
-    def _content(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
+        """All of it in JSON types, for files and for other ranks."""
         columns = {"indices": self.indices, "weights": self.weights, "gains": self.gains, "labels": self.labels}
         content: dict[str, Any] = {
             name: None if column is None else column.tolist() for name, column in columns.items()
@@ -149,7 +150,12 @@ class Coreset:
         return plain
 
     @classmethod
-    def _from_content(cls, content: dict[str, Any]) -> "Coreset":
+    def from_plain(cls, content: dict[str, Any]) -> "Coreset":
+        """What `to_plain` gave.
+
+        Raises:
+            ValueError: Columns that do not fit together.
+        """
         def tensor(name: str, dtype: torch.dtype) -> Tensor | None:
             return None if content[name] is None else torch.tensor(content[name], dtype=dtype)
 

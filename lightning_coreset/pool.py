@@ -75,7 +75,7 @@ def check_features(features: Any) -> Tensor:
     Raises:
         ValueError: Not a matrix with rows and columns, or a value that is not finite (the first such item is named).
     """
-    matrix = torch.as_tensor(np.asarray(features) if not isinstance(features, Tensor) else features).detach()
+    matrix = _as_numbers(features, "features", "one row of numbers per item, [N, d]").detach()
     if matrix.ndim != 2 or 0 in matrix.shape:
         msg = f"features have shape {list(matrix.shape)}: give one row per item, [N, d] (flatten(1) makes rows of images)."
         raise ValueError(msg)
@@ -99,7 +99,7 @@ def check_labels(labels: Any, size: int) -> Tensor:
     Raises:
         ValueError: Another length, other types than integers, or a negative label (the first is named).
     """
-    vector = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).detach().cpu()
+    vector = _as_numbers(labels, "labels", "integers, 0 to C-1").detach().cpu()
     if vector.ndim != 1 or len(vector) != size:
         msg = f"labels have shape {list(vector.shape)} for {size} items: give one class per item, [{size}]."
         raise ValueError(msg)
@@ -115,6 +115,16 @@ def check_labels(labels: Any, size: int) -> Tensor:
         )
         raise ValueError(msg)
     return vector
+
+
+def _as_numbers(column: Any, name: str, accepted: str) -> Tensor:
+    if isinstance(column, Tensor):
+        return column
+    array = np.asarray(column)
+    if array.dtype.kind not in "biufc":
+        msg = f"{name} are {array.dtype}: give {accepted}."
+        raise ValueError(msg)
+    return torch.as_tensor(array)
 
 
 def _check_classes(labels: Tensor, num_classes: int | None) -> int:

@@ -10,6 +10,7 @@ from lightning_coreset.ops.similarity import ExactMode, SimilarityKind, Similari
 
 _LAZY_ROWS = 16
 _STREAMED_ROWS = 64
+_MOST_ROWS = 128
 
 
 def facility_location(
@@ -143,23 +144,24 @@ def _lazy_greedy(
     Old bounds are evaluated in blocks, the largest first. Rounding keeps the order: each term of a gain shrinks
     monotonically and terms are always added in the same order.
     """
-    block = _LAZY_ROWS if objective.similarity.mode == "dense" else _STREAMED_ROWS
-    size = len(bounds)
-    block = min(block, size)
-    fresh_at = torch.zeros(size, dtype=torch.int64, device=bounds.device)
+    first_look = _LAZY_ROWS if objective.similarity.mode == "dense" else _STREAMED_ROWS
+    fresh_at = torch.zeros(len(bounds), dtype=torch.int64, device=bounds.device)
     indices: list[int] = []
     gains: list[float] = []
     for step in range(count):
+        look_at = first_look
         while True:
             pick = int(first_argmax(bounds))
             # A bound of zero is exact: gains are never negative.
             if fresh_at[pick] == step or bounds[pick] <= 0:
                 break
             old = torch.where(fresh_at < step, bounds, -torch.inf)
-            look = old.topk(block).indices
+            look = old.topk(min(look_at, len(bounds))).indices
             look = look[torch.isfinite(old[look])]
             bounds[look] = objective.gains(look)
             fresh_at[look] = step
+            # Where old bounds say little, fewer and larger blocks cost less.
+            look_at = min(2 * look_at, _MOST_ROWS)
         indices.append(pick)
         gains.append(float(bounds[pick]))
         objective.cover(torch.tensor([pick], device=bounds.device))

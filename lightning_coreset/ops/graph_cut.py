@@ -5,7 +5,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_coreset.ops.rows import Ranking, accumulator_dtype, as_positions, candidate_mask, first_argmax, normalize_rows
+from lightning_coreset.ops.rows import (
+    Ranking,
+    accumulator_dtype,
+    as_positions,
+    candidate_mask,
+    first_argmax,
+    first_equal_row,
+    normalize_rows,
+)
 
 _BLOCK_ROWS = 8_192
 
@@ -54,6 +62,9 @@ def graph_cut(
     gains = lam * _sum_of_similarities(rows, rows.sum(dim=0, dtype=precise))
     if len(chosen):
         gains -= 2 * _sum_of_similarities(rows, rows[chosen].sum(dim=0, dtype=precise))
+    equal = first_equal_row(rows)
+    if equal is not None:
+        gains = gains[equal]
     gains.masked_fill_(~candidates, -torch.inf)
 
     indices = torch.empty(count, dtype=torch.int64, device=rows.device)
@@ -62,7 +73,8 @@ def graph_cut(
         pick = first_argmax(gains)
         indices[step] = pick
         values[step] = gains[pick]
-        gains.sub_(torch.mv(rows, rows[pick]), alpha=2)
+        repeated = torch.mv(rows, rows[pick])
+        gains.sub_(repeated if equal is None else repeated[equal], alpha=2)
         gains[pick] = -torch.inf
         if advance is not None:
             advance(1)

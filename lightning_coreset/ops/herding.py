@@ -5,7 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_coreset.ops.rows import accumulator_dtype, as_positions, candidate_mask, first_argmax, normalize_rows
+from lightning_coreset.ops.rows import (
+    accumulator_dtype,
+    as_positions,
+    candidate_mask,
+    first_argmax,
+    first_equal_row,
+    normalize_rows,
+)
 
 
 def herding(
@@ -50,10 +57,12 @@ def herding(
     # ||r - x||^2 = ||r||^2 - 2 r.x + ||x||^2, and the first term is the same for all.
     squares = (rows * rows).sum(dim=1)
     residual = mean * (len(chosen) + 1) - rows[chosen].sum(dim=0, dtype=precise)
+    equal = first_equal_row(rows)
     indices = torch.empty(count, dtype=torch.int64, device=rows.device)
     for step in range(count):
-        closeness = torch.mv(rows, residual.float()).mul_(2).sub_(squares).masked_fill_(excluded, -torch.inf)
-        pick = first_argmax(closeness)
+        closeness = torch.mv(rows, residual.float()).mul_(2).sub_(squares)
+        closeness = closeness if equal is None else closeness[equal]
+        pick = first_argmax(closeness.masked_fill_(excluded, -torch.inf))
         indices[step] = pick
         excluded[pick] = True
         residual += mean - rows[pick]

@@ -7,8 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_coreset.ops.random import seeded_generator
+
 #: Products of fewer rows than this are not bit-equal to the same rows of a larger product on common CPUs.
 MIN_BLOCK_ROWS = 64
+
+_HASHED_ROWS = 8_192
 
 
 class Ranking(NamedTuple):
@@ -85,15 +89,46 @@ def first_argmax(values: Tensor, dim: int = -1) -> Tensor:
     return torch.where(values == values.amax(dim=-1, keepdim=True), places, values.shape[-1]).amin(dim=-1)
 
 
+def first_equal_row(rows: Tensor) -> Tensor | None:
+    """For each row the lowest row with the same values ``[N]``; None where all rows differ.
+
+    A matrix-vector product adds up its last rows in another order than the others, so equal rows do not get equal
+    bits: ties between them are only ties when all of them take the value of the first. O(N d) time, O(N) memory.
+
+    Args:
+        rows: ``[N, d]``, float32.
+
+    Example:
+        >>> first_equal_row(torch.tensor([[1.0], [2.0], [1.0]])).tolist()
+        [0, 1, 0]
+    """
+    # Sums of integers wrap around without rounding, so equal rows have equal keys in whatever order they are added.
+    factors = torch.randint(2**62, (rows.shape[1],), generator=seeded_generator("equal rows")).to(rows.device)
+    keys = torch.cat([((part + 0.0).view(torch.int32) * factors).sum(dim=1) for part in rows.split(_HASHED_ROWS)])
+    _, group = torch.unique(keys, return_inverse=True)
+    places = torch.arange(len(rows), device=rows.device)
+    first = torch.full_like(places, len(rows)).scatter_reduce_(0, group, places, "amin")[group]
+    later = torch.nonzero(first != places).flatten()
+    # Different rows may share a key by chance.
+    later = torch.cat([part[(rows[part] == rows[first[part]]).all(dim=1)] for part in later.split(_HASHED_ROWS)])
+    if not len(later):
+        return None
+    return places.index_copy(0, later, first[later])
+
+
 def as_positions(positions: Tensor | None, rows: int, name: str, device: torch.device) -> Tensor:
     """Distinct row numbers as a LongTensor, empty for None.
 
     Raises:
-        ValueError: A number outside 0..rows-1, or one given twice.
+        ValueError: No whole numbers, a number outside 0..rows-1, or one given twice.
     """
     if positions is None:
         return torch.empty(0, dtype=torch.int64, device=device)
-    listed = torch.as_tensor(positions, dtype=torch.int64, device=device).flatten()
+    given = torch.as_tensor(positions, device=device).flatten()
+    if len(given) and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
+        msg = f"{name} holds {given.dtype} values: give positions as whole numbers (mask.nonzero().flatten() makes them of a mask)."
+        raise ValueError(msg)
+    listed = given.to(torch.int64)
     wrong = listed[(listed < 0) | (listed >= rows)]
     if len(wrong):
         msg = f"{name} holds {int(wrong[0])}, but positions go from 0 to {rows - 1}: give positions in this pool."

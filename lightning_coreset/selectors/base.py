@@ -4,6 +4,7 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset, Subset
 from lightning_coreset.budget import class_seats, resolve_total
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.distributed import deal, gather_json, index_range, together
+from lightning_coreset.errors import CoresetError
 from lightning_coreset.ops.memory import resolve_memory_limit
 from lightning_coreset.ops.rows import as_positions, candidate_mask
 from lightning_coreset.pool import Pool
@@ -128,11 +130,13 @@ class Selector(ABC):
             context: Ranks, device, memory, progress; None is one rank.
 
         Raises:
-            ValueError: A budget out of range, overlapping or unknown positions, missing labels or features.
-            CoresetError: Another rank failed.
+            ValueError: A budget out of range, overlapping or unknown positions, missing labels or features, a seed
+                that is no whole number.
+            CoresetError: Another rank failed, or the method's picks are not those of one selection.
         """
         started = time.perf_counter()
         context = context or SelectionContext()
+        seed = _check_seed(seed)
         self.check()
         classwise = self.is_classwise(pool.labels is not None)
         if "features" in self.needs and pool.features is None and context.embed is None:
@@ -177,6 +181,7 @@ class Selector(ABC):
                     advance=advance,
                 )
                 found = self.select_group(group)
+                _check_picks(self, found, group)
                 advance(group.count - advance.done)
                 picks[label] = found
         everything = gather_picks(reducer, picks if classwise or reducer.rank == 0 else {})
@@ -271,6 +276,25 @@ def _members(labels: Tensor) -> list[Tensor]:
 def _rows_of(wanted: Tensor, positions: Tensor) -> Tensor:
     """Rows of a group that hold the wanted pool positions."""
     return torch.nonzero(torch.isin(positions, wanted)).flatten()
+
+
+def _check_picks(selector: Selector, found: Picks, group: Group) -> None:
+    """Refuse what a method of one's own may get wrong; later it would be a wrong answer without an error."""
+    picks = found.indices.cpu()
+    allowed = group.candidates.cpu()
+    if len(picks) != group.count or len(torch.unique(picks)) != group.count or not bool(allowed[picks].all()):
+        msg = (
+            f"{selector.name!r} answered {len(picks)} picks ({len(torch.unique(picks))} distinct) for {group.count} asked "
+            "for: select_group must give that many distinct rows, none of them initial or forbidden."
+        )
+        raise CoresetError(msg)
+
+
+def _check_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        msg = f"seed={seed!r} is not accepted: give a whole number."
+        raise ValueError(msg)
+    return int(seed)
 
 
 def _tensor(positions: Tensor | Sequence[int] | None) -> Tensor | None:

@@ -6,6 +6,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ def build_manifest(
     """All that is needed to understand a coreset and to make it again."""
     return {
         "method": selector.name or type(selector).__qualname__,
-        "arguments": selector.arguments,
+        "arguments": {name: _plain(value) for name, value in selector.arguments.items()},
         "resolved": resolved,
         "seed": seed,
         "budget": total,
@@ -101,6 +102,11 @@ def _is_installed() -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and torch as Python's, so that JSON takes them."""
+    return value.item() if isinstance(value, np.generic | Tensor) and value.ndim == 0 else value
 
 
 def _bytes(column: Tensor) -> bytes:

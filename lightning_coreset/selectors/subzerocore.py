@@ -3,6 +3,7 @@
 import math
 import warnings
 from itertools import count as counting
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ KSolver = Literal["log", "eq9", "paper_float64"]
 
 _SMALL_CLASS = 300
 _ROUNDING = 1e-6
+_ROUNDING_OF_LOGS = 1e-12
 
 
 class SubZeroCore(Selector, name="subzerocore"):
@@ -90,7 +92,8 @@ class SubZeroCore(Selector, name="subzerocore"):
             mode=(self.mode, ("dense", "streamed", None)),
         )
         _check_coverage(self.coverage)
-        if self.neighbors is not None and (isinstance(self.neighbors, bool) or self.neighbors < 1):
+        whole = isinstance(self.neighbors, Integral) and not isinstance(self.neighbors, bool)
+        if self.neighbors is not None and (not whole or self.neighbors < 1):
             msg = f"neighbors={self.neighbors!r} is not accepted: give a whole number of at least 1, or None to derive it."
             raise ValueError(msg)
         if not self.density_power >= 0:
@@ -144,7 +147,7 @@ class SubZeroCore(Selector, name="subzerocore"):
     def _neighbors(self, group: Group) -> int:
         chosen = group.count + len(group.initial)
         wanted = self.neighbors or neighbors_for_coverage(group.size, chosen, self.coverage, solver=self.k_solver)
-        return max(1, min(wanted, group.size - chosen - 1))
+        return max(1, min(int(wanted), group.size - chosen - 1))
 
 
 def neighbors_for_coverage(size: int, chosen: int, coverage: float, *, solver: KSolver = "log") -> int:
@@ -176,7 +179,8 @@ def neighbors_for_coverage(size: int, chosen: int, coverage: float, *, solver: K
         missed = np.cumsum(np.log(np.maximum(size - chosen - factors, 0)) - np.log(np.maximum(size - factors, 1)))
     # The entry of "eq9" at K is the product of its first K + 1 factors.
     missed = missed[1:] if solver == "eq9" else missed
-    reached = np.nonzero(missed <= math.log1p(-coverage))[0]
+    # A share that is reached exactly must not be missed by the rounding of the logarithms.
+    reached = np.nonzero(missed <= math.log1p(-coverage) + _ROUNDING_OF_LOGS)[0]
     return int(reached[0]) + 1 if len(reached) else max(1, len(missed))
 
 

@@ -1,0 +1,176 @@
+"""Every touch of a private or version-dependent name of Lightning, and what the wrapper needs to know of a trainer."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm.auto import tqdm
+
+from lightning_coreset.data.loaders import refuse_iterable
+from lightning_coreset.selectors.context import ProgressBar, silent_progress
+
+#: Hooks that Lightning looks for on the datamodule it was given, and calls only where they are overridden.
+FORWARDED_HOOKS = (
+    "prepare_data",
+    "val_dataloader",
+    "test_dataloader",
+    "predict_dataloader",
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+    "on_exception",
+)
+
+
+class DatasetSource(LightningDataModule):
+    """A datamodule around plain datasets, or around a train loader that is there already.
+
+    Loaders of datasets that are not given are not overridden, as Lightning expects.
+    """
+
+    def __init__(
+        self,
+        train: Any,
+        val: Any = None,
+        test: Any = None,
+        predict: Any = None,
+        *,
+        batch_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self._datasets = {"train": train, "val": val, "test": test, "predict": predict}
+        if not isinstance(train, DataLoader):
+            self.batch_size = batch_size
+            self.num_workers = num_workers
+        # Bound methods, not closures: the datamodule must survive pickling for ddp_spawn.
+        for stage, hook in (("val", self._val_loader), ("test", self._test_loader), ("predict", self._predict_loader)):
+            if self._datasets[stage] is not None:
+                setattr(self, f"{stage}_dataloader", hook)
+
+    def train_dataloader(self) -> "DataLoader[Any]":
+        """A shuffled loader over the train dataset, or the loader that was given."""
+        train = self._datasets["train"]
+        return train if isinstance(train, DataLoader) else self._loader(train, shuffle=True)
+
+    def _val_loader(self) -> Any:
+        return self._loader(self._datasets["val"])
+
+    def _test_loader(self) -> Any:
+        return self._loader(self._datasets["test"])
+
+    def _predict_loader(self) -> Any:
+        return self._loader(self._datasets["predict"])
+
+    def _loader(self, dataset: Any, shuffle: bool = False) -> Any:
+        if isinstance(dataset, list | tuple) and not hasattr(dataset[0], "__len__"):
+            return [self._loader(part) for part in dataset]
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def as_datamodule(source: Any, batch_size: int | None, num_workers: int | None) -> LightningDataModule:
+    """Whatever a user wraps, as a datamodule.
+
+    Raises:
+        UnsupportedSourceError: An iterable dataset.
+        TypeError: Neither a datamodule of ``lightning.pytorch`` nor a map-style dataset or loader.
+    """
+    if isinstance(source, LightningDataModule):
+        return source
+    foreign = [f"{base.__module__}.{base.__qualname__}" for base in type(source).__mro__ if _is_foreign(base)]
+    if foreign:
+        msg = (
+            f"{type(source).__name__} is a {foreign[0]}, which lightning.pytorch does not know; a datamodule of "
+            "lightning.pytorch is accepted: change its import to `import lightning.pytorch as pl`."
+        )
+        raise TypeError(msg)
+    if isinstance(source, IterableDataset):
+        refuse_iterable(source)
+    if isinstance(source, DataLoader) or (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
+        return DatasetSource(source, batch_size=batch_size or 1, num_workers=num_workers or 0)
+    msg = (
+        f"source is a {type(source).__name__}; a LightningDataModule, a map-style Dataset or a DataLoader is accepted: "
+        "give one of them."
+    )
+    raise TypeError(msg)
+
+
+def _is_foreign(base: type) -> bool:
+    return base.__name__ == "LightningDataModule" and base.__module__.startswith("pytorch_lightning")
+
+
+def forward_hooks(source: LightningDataModule, wrapper: LightningDataModule) -> None:
+    """Give the wrapper the hooks its source overrides, and no others.
+
+    Lightning asks whether a hook is overridden: a wrapper that defined all of them would force empty loops and shadow
+    the module's own, one that defined none would drop the source's.
+    """
+    for hook in FORWARDED_HOOKS:
+        if is_overridden(hook, source, parent=LightningDataModule):
+            object.__setattr__(wrapper, hook, getattr(source, hook))
+    for flag in ("prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices", "name"):
+        object.__setattr__(wrapper, flag, getattr(source, flag))
+
+
+def overrides_train_dataloader(source: LightningDataModule) -> bool:
+    """Whether there is a train loader to cut at all."""
+    return is_overridden("train_dataloader", source, parent=LightningDataModule)
+
+
+def trainer_of(datamodule: Any) -> Trainer | None:
+    """The trainer a datamodule is attached to, or None in a notebook."""
+    trainer = getattr(datamodule, "trainer", None)
+    return trainer if isinstance(trainer, Trainer) else None
+
+
+def data_parallel_ranks(trainer: Trainer | None) -> tuple[int, int]:
+    """How many ranks share the data, and which one this is: ``(ranks, rank)``."""
+    kwargs = None if trainer is None else trainer.distributed_sampler_kwargs
+    return (int(kwargs["num_replicas"]), int(kwargs["rank"])) if kwargs else (1, 0)
+
+
+def deals_out_samplers(trainer: Trainer | None) -> bool:
+    """Whether the trainer itself wraps samplers for the ranks (``use_distributed_sampler``)."""
+    return trainer is None or bool(trainer._accelerator_connector.use_distributed_sampler)
+
+
+def smoke_test_batches(trainer: Trainer | None, epoch_batches: int) -> int | None:
+    """Batches a smoke test will train on, None for a real run.
+
+    Args:
+        trainer: The trainer, if any.
+        epoch_batches: Batches of a whole epoch over the coreset, of which ``overfit_batches`` may be a share.
+    """
+    if trainer is None:
+        return None
+    if trainer.fast_dev_run:
+        return int(trainer.fast_dev_run)
+    if isinstance(trainer.overfit_batches, float) and trainer.overfit_batches > 0:
+        return max(1, math.floor(trainer.overfit_batches * epoch_batches))
+    return int(trainer.overfit_batches) or None
+
+
+def progress_of(trainer: Trainer | None, rank: int) -> Callable[[int, str], AbstractContextManager[ProgressBar]]:
+    """A bar on the first rank that shows itself after a second; silent where the trainer's own is switched off."""
+    if rank != 0:
+        return silent_progress
+    if trainer is not None:
+        callback = trainer.progress_bar_callback
+        if callback is None or callback.is_disabled:
+            return silent_progress
+    return _bar
+
+
+def _bar(total: int, description: str) -> AbstractContextManager[ProgressBar]:
+    return tqdm(total=total, desc=description, delay=1.0, leave=False)

@@ -1,0 +1,98 @@
+"""Keys that say whether two datasets, embeddings or selections are the same."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lightning_coreset.data.loaders import refuse_iterable
+from lightning_coreset.data.views import EvaluationView
+
+#: Raised whenever what is stored, or how keys are made, changes its meaning.
+FORMAT_VERSION = 1
+
+_SAMPLES = 8
+
+
+def stable_key(*parts: Any) -> str:
+    """One key of JSON values, the same in every process.
+
+    Example:
+        >>> stable_key("a", 1) == stable_key("a", 1), stable_key("a", 1) == stable_key("a", 2)
+        (True, False)
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def tensor_key(tensor: Tensor) -> str:
+    """A key of a tensor's type, shape and bytes."""
+    digest = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def module_key(module: nn.Module) -> str:
+    """A key of a module's class, parameters and buffers: new weights give another key."""
+    digest = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}{module}".encode())
+    for name, value in module.state_dict().items():
+        digest.update(f"{name}{tensor_key(value) if isinstance(value, Tensor) else repr(value)}".encode())
+    return digest.hexdigest()
+
+
+def dataset_fingerprint(dataset: Any, labels: Tensor | None) -> str:
+    """The dataset key: length, labels and 8 evenly spread items.
+
+    Items are read without their image transform, so that the key does not depend on what embeds them. Items that
+    differ between two reads are left out, with a warning.
+
+    Args:
+        dataset: A map-style dataset of ``N`` items.
+        labels: Class of each item ``[N]``, or None.
+
+    Raises:
+        UnsupportedSourceError: An iterable dataset.
+    """
+    refuse_iterable(dataset)
+    size = len(dataset)
+    view = EvaluationView(dataset, _identity)
+    places = sorted({size * place // _SAMPLES for place in range(_SAMPLES)})
+    first, second = ([_item_key(view[place]) for place in places] for _ in range(2))
+    if first != second:
+        warn_random_items(dataset)
+        first = []
+    return stable_key(FORMAT_VERSION, size, None if labels is None else tensor_key(labels), first)
+
+
+def warn_random_items(dataset: Any) -> None:
+    """Say that items differ between two reads, and what to do."""
+    warnings.warn(
+        f"Two reads of one item of {type(dataset).__name__} differ: it augments at random where no transform attribute "
+        "shows it, so embeddings are of augmented images: pass a dataset that does not augment, or give its transform "
+        "as the attribute .transform.",
+        stacklevel=2,
+    )
+
+
+def _identity(image: Any) -> Any:
+    return image
+
+
+def _item_key(item: Any) -> Any:
+    """What an item holds, in JSON types; labels are keyed apart."""
+    if isinstance(item, Image.Image):
+        return [item.mode, tensor_key(torch.from_numpy(np.array(item)))]
+    if isinstance(item, np.ndarray) and item.dtype.kind in "biuf":
+        return [str(item.dtype), hashlib.sha256(np.ascontiguousarray(item)).hexdigest(), list(item.shape)]
+    if isinstance(item, Tensor):
+        return tensor_key(item)
+    if isinstance(item, Mapping):
+        return {str(key): _item_key(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [_item_key(value) for value in item]
+    return item if isinstance(item, bool | int | float | str | None) else type(item).__name__

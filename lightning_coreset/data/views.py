@@ -1,0 +1,166 @@
+"""Evaluation views: the same items without training augmentation, over copies, never over the user's objects."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
+from torchvision.datasets.vision import StandardTransform, VisionDataset
+
+from lightning_coreset.errors import CoresetError
+
+IMAGE_KEYS = ("image", "images", "pixel_values", "img")
+
+
+class EvaluationView(Dataset[Any]):
+    """A dataset read with another image transform.
+
+    The transform of the dataset that reads the images is replaced in a copy, through subsets, concatenations and
+    wrappers of any depth. Where there is none to replace, items are used as they come, except that PIL images and
+    numpy arrays go through the transform: only tensors can be batched.
+
+    Args:
+        dataset: A map-style dataset.
+        transform: From an image to a tensor; None leaves the dataset's own.
+
+    Attributes:
+        replaced: Whether a transform was found and replaced.
+
+    Example:
+        >>> view = EvaluationView([(torch.zeros(3, 4, 4), 1)], transform=None)
+        >>> len(view), view.replaced
+        (1, False)
+    """
+
+    def __init__(self, dataset: Any, transform: Callable[[Any], Any] | None) -> None:
+        self.transform = transform
+        self.dataset, self.replaced = (dataset, False) if transform is None else _with_transform(dataset, transform)
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        """One item in the dataset's own structure."""
+        item = self.dataset[index]
+        if self.transform is None or self.replaced:
+            return item
+        key = _image_key(item)
+        image = item if key is None else item[key]
+        return with_image(item, self.transform(image)) if isinstance(image, Image.Image | np.ndarray) else item
+
+
+def image_of(item: Any) -> Any:
+    """The image of an item or batch.
+
+    The entry "image", "images", "pixel_values" or "img" of a mapping, else its first image; the first image of a
+    tuple or list; or the item itself.
+
+    Raises:
+        CoresetError: No image is found.
+
+    Example:
+        >>> image_of({"label": 3, "img": torch.ones(1)}).tolist()
+        [1.0]
+    """
+    key = _image_key(item)
+    return item if key is None else item[key]
+
+
+def with_image(item: Any, image: Any) -> Any:
+    """The same item with another image; a copy."""
+    key = _image_key(item)
+    if key is None:
+        return image
+    if isinstance(item, Mapping):
+        return {**item, key: image}
+    changed = [*item[:key], image, *item[key + 1 :]]
+    return type(item)(*changed) if hasattr(item, "_fields") else type(item)(changed)
+
+
+def _image_key(item: Any) -> Any:
+    """Where the image of an item is; None: the item is the image."""
+    if _is_image(item):
+        return None
+    if isinstance(item, Mapping):
+        named = [key for key in IMAGE_KEYS if key in item and _is_image(item[key])]
+        found = named or [key for key, value in item.items() if _is_image(value)]
+    elif isinstance(item, list | tuple):
+        found = [place for place, value in enumerate(item) if _is_image(value)]
+    else:
+        found = []
+    if not found:
+        inside = list(item) if isinstance(item, Mapping) else type(item).__name__
+        msg = (
+            f"No image was found in an item with {inside}; a tensor, array or PIL image under "
+            f"{', '.join(IMAGE_KEYS)} or first in a tuple is accepted: give a FeatureExtractor whose inputs() finds it."
+        )
+        raise CoresetError(msg)
+    return found[0]
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray | Image.Image)
+
+
+def _with_transform(dataset: Any, transform: Callable[[Any], Any]) -> tuple[Any, bool]:
+    """A copy of a dataset that reads with another transform, and whether there was one to replace."""
+    if isinstance(dataset, ConcatDataset):
+        parts = [_with_transform(part, transform) for part in dataset.datasets]
+        changed = copy.copy(dataset)
+        changed.datasets = [part for part, _ in parts]
+        return changed, all(replaced for _, replaced in parts)
+    own = _own_attributes(dataset)
+    if "transform" in own or "transforms" in own:
+        changed = copy.copy(dataset)
+        if isinstance(dataset, VisionDataset):
+            changed.transform = transform
+            changed.transforms = StandardTransform(transform, dataset.target_transform)
+        elif "transform" in own:
+            changed.transform = transform
+        else:
+            changed.transforms = _AnyForm(transform)
+        return changed, True
+    inner = own.get("dataset")
+    if inner is not None and hasattr(inner, "__getitem__"):
+        inner, replaced = _with_transform(inner, transform)
+        changed = copy.copy(dataset)
+        changed.dataset = inner
+        return changed, replaced
+    return dataset, False
+
+
+def _own_attributes(dataset: Any) -> Mapping[str, Any]:
+    return vars(dataset) if hasattr(dataset, "__dict__") else {}
+
+
+class _AnyForm:
+    """A joint transform in the forms libraries call it: (sample dict), (image), (image, target)."""
+
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        self.transform = transform
+
+    def __call__(self, item: Any, *others: Any) -> Any:
+        changed = with_image(item, self.transform(image_of(item)))
+        return (changed, *others) if others else changed
+
+
+def as_tensor(image: Any) -> Tensor:
+    """A PIL image or array as a tensor ``[C, H, W]`` of its own type; tensors as they are.
+
+    Example:
+        >>> as_tensor(np.zeros((4, 5, 3), dtype=np.uint8)).shape
+        torch.Size([3, 4, 5])
+    """
+    if isinstance(image, Tensor):
+        return image
+    if isinstance(image, Image.Image) and image.mode not in ("L", "RGB", "RGBA", "F", "I", "I;16"):
+        image = image.convert("RGB")
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))

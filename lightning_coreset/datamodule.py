@@ -1,0 +1,358 @@
+"""CoresetDataModule: wraps a source of data, selects in ``setup()``, trains on what was selected."""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_coreset.budget import resolve_total
+from lightning_coreset.compat import (
+    DatasetSource,
+    as_datamodule,
+    data_parallel_ranks,
+    deals_out_samplers,
+    forward_hooks,
+    overrides_train_dataloader,
+    trainer_of,
+)
+from lightning_coreset.coreset import Coreset
+from lightning_coreset.data.loaders import TrainLoader, WeightedItems, check_batches, read_train_loader, reduced_loader
+from lightning_coreset.distributed import EpochWeightedSampler
+from lightning_coreset.errors import CoresetError, UnsupportedSourceError
+from lightning_coreset.features import FeatureExtractor, resolve_extractor
+from lightning_coreset.registry import build_selector
+from lightning_coreset.selection import SelectionRun
+from lightning_coreset.selectors.base import Selector
+
+_OWN_ATTRIBUTES = frozenset({"coreset", "train_dataset", "source", "selector", "trainer"})
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class CoresetDataModule(LightningDataModule):
+    """Trains on the part of a source's train data that a selector chooses; all else is the source's.
+
+    The selection runs in ``setup("fit")`` on the trainer's devices, under DDP shared over the ranks, once; it is kept
+    on disk and in checkpoints. Validation, test and prediction, batch-transfer hooks and attributes of the source
+    behave as if it were not wrapped.
+
+    Args:
+        source: The datamodule, map-style dataset or train loader to cut.
+        selector: A selector object; instead of ``method``.
+        method: Name of a method (default ``"subzerocore"``).
+        method_args: Arguments of the method.
+        ratio: Share of the train items to keep, in (0, 1]. Give this or ``budget``.
+        budget: Number of train items to keep.
+        per_class: Share the budget over the classes; None is the method's default.
+        features: What embeds the images: ``"auto"`` (a pretrained timm ResNet-18), ``"timm/<name>"``,
+            ``"torchvision/<name>"``, ``"pixels"``, a path to ``.npy``, ``.npz`` or ``.safetensors``, a tensor
+            ``[N, d]``, a module, or a `FeatureExtractor`.
+        features_transform: Image transform of the feature pass, instead of the extractor's own.
+        weights: ``"ignore"``; ``"resample"`` draws items in proportion to their weights; ``"batch"`` adds the weight
+            to each batch.
+        labels: Class of each train item ``[N]``, or a callable that gets the train dataset and returns them; None
+            reads them from the dataset.
+        memory_limit: Bytes that selection may use, ``"auto"`` for half of what is free. Picks do not depend on it.
+        cache_dir: Folder or URL for embeddings and selections; ``"auto"`` is ``coresets`` below the trainer's
+            ``default_root_dir`` (nothing without a trainer), None keeps nothing.
+        seed: Of every random choice.
+        batch_size: Of the reduced loader; None keeps the source's (1 for a dataset).
+        num_workers: Of the reduced loader; None keeps the source's (0 for a dataset).
+
+    Attributes:
+        coreset: What was chosen, after ``setup("fit")``.
+        train_dataset: What is trained on, in ascending order of position.
+        source: The wrapped datamodule.
+        selector: The selector.
+
+    Raises:
+        ValueError: Both or neither of ``ratio`` and ``budget``, ``selector`` beside ``method``, unknown words.
+        TypeError: A source or a method argument that is not accepted.
+
+    Example:
+        >>> from lightning.pytorch.demos.boring_classes import RandomDataset
+        >>> dm = CoresetDataModule(RandomDataset(8, 100), method="k_center", ratio=0.1, features="pixels")
+        >>> dm.setup("fit")
+        >>> len(dm.train_dataset)
+        10
+    """
+
+    def __init__(
+        self,
+        source: LightningDataModule | Dataset | DataLoader,  # type: ignore[type-arg]
+        *,
+        selector: Selector | None = None,
+        method: str | None = None,
+        method_args: dict[str, Any] | None = None,
+        ratio: float | None = None,
+        budget: int | None = None,
+        per_class: bool | None = None,
+        features: FeatureExtractor | nn.Module | Tensor | str = "auto",
+        features_transform: Callable[..., Any] | None = None,
+        weights: Literal["ignore", "resample", "batch"] = "ignore",
+        labels: Tensor | Sequence[int] | Callable[..., Any] | None = None,
+        memory_limit: int | Literal["auto"] = "auto",
+        cache_dir: str | os.PathLike | None = "auto",  # type: ignore[type-arg]
+        seed: int = 0,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        # A number for a bare dataset goes to the source made around it, where BatchSizeFinder can change it.
+        self._bare = isinstance(source, Dataset) or not isinstance(source, LightningDataModule | DataLoader)
+        self.source = as_datamodule(source, batch_size, num_workers)
+        self._batch_size = None if self._bare else batch_size
+        self._num_workers = None if self._bare else num_workers
+        self._ratio, self._budget = ratio, budget
+        resolve_total(budget if isinstance(budget, int) and budget > 0 else 1, ratio=ratio, budget=budget)
+        self.selector = _choose_selector(selector, method, method_args, per_class)
+        self.selector.check()
+        if weights not in ("ignore", "resample", "batch"):
+            msg = f"weights={weights!r} is not accepted: give 'ignore', 'resample' or 'batch'."
+            raise ValueError(msg)
+        self._weights = weights
+        self._extractor = resolve_extractor(features)
+        self._features_transform = features_transform
+        self._labels = labels
+        self._memory_limit = memory_limit
+        self._cache_dir = cache_dir
+        self._seed = seed
+        self.coreset: Coreset | None = None
+        self.train_dataset: Dataset[Any] | None = None
+        self._fingerprint: str | None = None
+        self._selected: str | None = None
+        self._pending: dict[str, Any] | None = None
+        forward_hooks(self.source, self)
+        # Plain values only: checkpoints are read with weights_only. Never logged: names like seed would collide with
+        # the module's. Not batch_size: BatchSizeFinder would take it for the one to change.
+        given = {"features": features, "labels": labels, "method_args": method_args, "cache_dir": cache_dir}
+        hidden = [name for name, value in given.items() if not _is_plain(value)]
+        always = ["source", "selector", "features_transform", "batch_size", "num_workers"]
+        self.save_hyperparameters(ignore=[*always, *hidden], logger=False)
+
+    @classmethod
+    def from_datasets(  # type: ignore[override]
+        cls,
+        train_dataset: Any = None,
+        val_dataset: Any = None,
+        test_dataset: Any = None,
+        predict_dataset: Any = None,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        **coreset_kwargs: Any,
+    ) -> "CoresetDataModule":
+        """Wrap datasets instead of a datamodule; ``batch_size`` and ``num_workers`` are those of all loaders."""
+        source = DatasetSource(
+            train_dataset, val_dataset, test_dataset, predict_dataset, batch_size=batch_size, num_workers=num_workers
+        )
+        return cls(source, **coreset_kwargs)
+
+    @property
+    def trainer(self) -> Any:
+        """The trainer this datamodule is attached to; the source sees the same."""
+        return self.__dict__.get("_trainer")
+
+    @trainer.setter
+    def trainer(self, trainer: Any) -> None:
+        self.__dict__["_trainer"] = trainer
+        if "source" in self.__dict__:
+            self.source.trainer = trainer
+
+    def __getattr__(self, name: str) -> Any:
+        """Public attributes that are not here are the source's."""
+        # Private names and the source itself must fail, or unpickling would never end.
+        if name.startswith("_") or "source" not in self.__dict__:
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg)
+        return getattr(self.__dict__["source"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Public attributes that are the source's are set there."""
+        own = name.startswith("_") or name in _OWN_ATTRIBUTES or name in self.__dict__ or hasattr(type(self), name)
+        if own or "source" not in self.__dict__ or not hasattr(self.source, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.source, name, value)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Set the source up; for ``"fit"`` select, unless the same selection was made before."""
+        self.source.setup(stage)  # type: ignore[arg-type]
+        if stage is None or stage == "fit":
+            self._select()
+
+    def train_dataloader(self) -> "DataLoader[Any]":
+        """The source's train loader over the chosen items."""
+        if self.coreset is None:
+            msg = "train_dataloader() before setup('fit') is not accepted, nothing was selected yet: call dm.setup('fit')."
+            raise CoresetError(msg)
+        template = self._template()
+        trainer = trainer_of(self)
+        ranks, rank = data_parallel_ranks(trainer)
+        check_batches(len(self.coreset), template.loader, self._batch_size, ranks)
+        # Datamodules may make a new dataset with each loader.
+        self.train_dataset = self._train_view(template)
+        order = self.coreset.indices.argsort()
+        resample = None
+        if self._weights == "resample":
+            dealt = (1, 0) if deals_out_samplers(trainer) else (ranks, rank)
+            resample = EpochWeightedSampler(
+                self.coreset.weights[order], seed=self._seed, num_replicas=dealt[0], rank=dealt[1]
+            )
+        return reduced_loader(
+            template,
+            self.train_dataset,
+            self.coreset.indices[order].tolist(),
+            batch_size=self._batch_size,
+            num_workers=self._num_workers,
+            resample=resample,
+        )
+
+    def teardown(self, stage: str) -> None:
+        """Tear the source down."""
+        self.source.teardown(stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The selection and the source's state, tensors and primitives only."""
+        state: dict[str, Any] = {"source": self.source.state_dict()}
+        if self.coreset is not None:
+            plain = {"details": self.coreset.details, "manifest": self.coreset.manifest}
+            state |= {
+                "fingerprint": self._fingerprint,
+                "indices": self.coreset.indices,
+                "weights": self.coreset.weights,
+                "gains": self.coreset.gains,
+                "labels": self.coreset.labels,
+                "notes": json.dumps(plain),
+            }
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Train on the selection of a checkpoint, whatever ``setup`` chose.
+
+        Raises:
+            CoresetError: The checkpoint's selection is of another dataset.
+        """
+        self.source.load_state_dict(state_dict.get("source", {}))
+        if "indices" not in state_dict:
+            return
+        self._pending = state_dict
+        if self._fingerprint is not None:
+            self._restore()
+
+    def _select(self) -> None:
+        template = self._template()
+        run = SelectionRun(
+            template=template,
+            selector=self.selector,
+            extractor=self._extractor,
+            features_transform=self._features_transform,
+            labels=self._labels,
+            ratio=self._ratio,
+            budget=self._budget,
+            batch_size=self._batch_size,
+            memory_limit=self._memory_limit,
+            cache_dir=self._cache_dir,
+            seed=self._seed,
+            source=self.source,
+            trainer=trainer_of(self),
+        )
+        run.prepare()
+        self._fingerprint = run.fingerprint
+        if self._pending is not None:
+            self._restore()
+        elif self.coreset is None or self._selected != run.key:
+            self.coreset = run.select()
+            rank_zero_info(_summary(self.coreset))
+        self._selected = run.key
+        self.train_dataset = self._train_view(template)
+
+    def _restore(self) -> None:
+        state, self._pending = self._pending, None
+        assert state is not None
+        if state["fingerprint"] != self._fingerprint:
+            msg = (
+                f"The checkpoint's coreset was selected from another train dataset (fingerprint "
+                f"{str(state['fingerprint'])[:12]}, here {str(self._fingerprint)[:12]}): resume with the dataset it was "
+                "made with, or start without ckpt_path."
+            )
+            raise CoresetError(msg)
+        notes = json.loads(state["notes"])
+        current = self.coreset
+        if current is not None and torch.equal(current.indices, state["indices"].cpu()):
+            return
+        if current is not None:
+            names = ("method", "arguments", "budget", "seed")
+            differing = [name for name in names if current.manifest.get(name) != notes["manifest"].get(name)]
+            warnings.warn(
+                f"The checkpoint holds another selection than this run made ({', '.join(differing) or 'other picks'} "
+                "differ), and training goes on with the checkpoint's: start without ckpt_path to use the new one.",
+                stacklevel=3,
+            )
+        restored = Coreset(
+            indices=state["indices"].cpu(),
+            weights=state["weights"].cpu(),
+            gains=None if state["gains"] is None else state["gains"].cpu(),
+            labels=None if state["labels"] is None else state["labels"].cpu(),
+            details=notes["details"],
+            manifest=notes["manifest"],
+        )
+        self.coreset = restored
+        self.train_dataset = self._train_view(self._template())
+
+    def _template(self) -> TrainLoader:
+        if not overrides_train_dataloader(self.source):
+            msg = (
+                f"{type(self.source).__name__} has no train_dataloader(), so there is nothing to select from: define "
+                "it, or wrap the train dataset itself."
+            )
+            raise UnsupportedSourceError(msg)
+        return read_train_loader(self.source.train_dataloader())
+
+    def _train_view(self, template: TrainLoader) -> "Dataset[Any]":
+        assert self.coreset is not None
+        view = self.selector.train_view(template.dataset, self.coreset)
+        if self._weights != "batch":
+            return view
+        return WeightedItems(view, self.coreset.weights[self.coreset.indices.argsort()])
+
+
+def _choose_selector(
+    selector: Selector | None, method: str | None, method_args: dict[str, Any] | None, per_class: bool | None
+) -> Selector:
+    if selector is None:
+        arguments = dict(method_args or {})
+        if per_class is not None:
+            arguments["per_class"] = per_class
+        return build_selector(method or "subzerocore", arguments)
+    given = {"method": method, "method_args": method_args, "per_class": per_class}
+    beside = [name for name, value in given.items() if value is not None]
+    if beside:
+        msg = (
+            f"selector={type(selector).__name__} beside {beside[0]}={given[beside[0]]!r} is not accepted: give one of "
+            f"them (from the shell, --data.{beside[0]}=null clears it)."
+        )
+        raise ValueError(msg)
+    return selector
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(part) for key, part in value.items())
+    return isinstance(value, _PLAIN)
+
+
+def _summary(coreset: Coreset) -> str:
+    manifest = coreset.manifest
+    return (
+        f"Coreset: {len(coreset)} of {manifest['pool_size']} train items by {manifest['method']!r} in "
+        f"{manifest['seconds']:.1f} s (seed {manifest['seed']})."
+    )
+
+
+__all__ = ("CoresetDataModule",)

@@ -1,0 +1,228 @@
+"""One selection for a datamodule: from a train loader to a coreset, with keys, cache, ranks and progress."""
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_coreset.budget import resolve_total
+from lightning_coreset.compat import data_parallel_ranks, progress_of, smoke_test_batches
+from lightning_coreset.coreset import Coreset
+from lightning_coreset.data import EmbeddingCache, dataset_fingerprint, read_labels, stable_key
+from lightning_coreset.data.fingerprint import FORMAT_VERSION
+from lightning_coreset.data.loaders import TrainLoader, check_batches
+from lightning_coreset.distributed import current_reducer, gather_json, together
+from lightning_coreset.errors import CoresetError
+from lightning_coreset.features import FeatureExtractor, PrecomputedFeatures, extract_features
+from lightning_coreset.ops.random import seeded_generator
+from lightning_coreset.ops.reducer import Reducer
+from lightning_coreset.pool import Pool
+from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.context import SelectionContext
+from lightning_coreset.storage import exists, join
+
+
+@dataclass
+class SelectionRun:
+    """What one call of ``setup("fit")`` knows about its selection.
+
+    `prepare` reads what is cheap (labels, fingerprint, sizes) and refuses what cannot work; `select` does the work, or
+    finds it done on disk. Every rank calls both and gets the same answer.
+    """
+
+    template: TrainLoader
+    selector: Selector
+    extractor: FeatureExtractor | PrecomputedFeatures
+    features_transform: Callable[..., Any] | None
+    labels: Any
+    ratio: float | None
+    budget: int | None
+    batch_size: int | None
+    memory_limit: int | str
+    cache_dir: Any
+    seed: int
+    source: Any
+    trainer: Any
+    fingerprint: str = ""
+    key: str = ""
+    reducer: Reducer = field(init=False)
+    _pool_labels: Tensor | None = field(init=False, default=None)
+    _positions: Tensor | None = field(init=False, default=None)
+    _total: int = field(init=False, default=0)
+    _embedding_key: str | None = field(init=False, default=None)
+
+    def prepare(self) -> None:
+        """Read labels and keys, and refuse what cannot work, before any work starts.
+
+        Raises:
+            ValueError: A budget, labels or features that do not fit the train dataset.
+            CoresetError: No batch would be left, or another rank failed.
+        """
+        self.reducer = current_reducer(self._device)
+        with together(self.reducer, "reading the train dataset"):
+            size = self.template.size
+            if size == 0:
+                msg = "The train dataset is empty, and there is nothing to select from: check the source's setup('fit')."
+                raise CoresetError(msg)
+            self._total = resolve_total(size, ratio=self.ratio, budget=self.budget)
+            self._cap_for_smoke_test(size)
+            ranks, _ = data_parallel_ranks(self.trainer)
+            check_batches(self._total, self.template.loader, self.batch_size, ranks)
+            classwise = self.selector.per_class_default if self.selector.per_class is None else self.selector.per_class
+            decode = bool(classwise) or "labels" in self.selector.needs
+            self._pool_labels = read_labels(self.template.dataset, self.labels, decode=decode)
+            self.selector.is_classwise(self._pool_labels is not None)
+            if isinstance(self.extractor, PrecomputedFeatures) and self._needs_features:
+                self.extractor.check(size)
+            self.fingerprint = dataset_fingerprint(self.template.dataset, self._pool_labels)
+            self._make_keys()
+
+    def select(self) -> Coreset:
+        """The coreset: from disk where the same selection was made before, else selected now and kept.
+
+        Raises:
+            CoresetError: Weights that cannot be had, embeddings that are not finite, or another rank failed.
+        """
+        stored = self._read()
+        if stored is not None:
+            return stored
+        labels = self._pool_labels
+        positions = self._positions
+        size = self.template.size if positions is None else len(positions)
+        pool = Pool(labels=labels if labels is None or positions is None else labels[positions], size=size)
+        context = SelectionContext(
+            embed=self._embed,
+            reducer=self.reducer,
+            device=self._device,
+            memory_limit=self.memory_limit,
+            progress=progress_of(self.trainer, self.reducer.rank),
+        )
+        coreset = self.selector.select(pool, self._total, seed=self.seed, context=context)
+        resolved = coreset.manifest["resolved"]
+        if self._needs_features:
+            resolved = resolved | {"features": self.extractor.key}
+        coreset = replace(coreset, manifest=coreset.manifest | {"fingerprint": self.fingerprint, "resolved": resolved})
+        if positions is not None:
+            capped = {"pool_size": size, "of": self.template.size, "reason": "fast_dev_run or overfit_batches"}
+            manifest = coreset.manifest | {"capped": capped}
+            return replace(coreset, indices=positions[coreset.indices], assignment=None, manifest=manifest)
+        self._write(coreset)
+        return coreset
+
+    @property
+    def _needs_features(self) -> bool:
+        return "features" in self.selector.needs
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    @property
+    def _folder(self) -> str | None:
+        """Where embeddings and selections are kept; None: nowhere. A smoke test keeps nothing."""
+        if self.cache_dir is None or self._positions is not None:
+            return None
+        if str(self.cache_dir) != "auto":
+            return str(self.cache_dir)
+        return None if self.trainer is None else join(self.trainer.default_root_dir, "coresets")
+
+    def _cap_for_smoke_test(self, size: int) -> None:
+        ranks, _ = data_parallel_ranks(self.trainer)
+        per_step = (self.batch_size or self.template.loader.batch_size or 1) * ranks
+        batches = smoke_test_batches(self.trainer, math.ceil(self._total / per_step))
+        if batches is None:
+            return
+        kept = batches * per_step
+        ratio = self.ratio if self.ratio is not None else self._total / size
+        # Less a hair, so that 3 / 0.1 needs 30 items and not 31.
+        pool = min(size, math.ceil(kept / ratio - 1e-9))
+        order = torch.randperm(size, generator=seeded_generator(self.seed, "smoke test"))
+        self._positions = order[:pool].sort().values
+        self._total = resolve_total(pool, ratio=self.ratio) if self.ratio is not None else min(kept, self._total, pool)
+
+    def _make_keys(self) -> None:
+        if self._needs_features:
+            precision = None if self.trainer is None else str(self.trainer.precision)
+            transform = _callable_key(self.features_transform)
+            self._embedding_key = stable_key(
+                FORMAT_VERSION, self.fingerprint, self.extractor.key, transform, precision
+            )
+        selector = type(self.selector)
+        name = f"{selector.__module__}.{selector.__qualname__}"
+        capped = None if self._positions is None else len(self._positions)
+        self.key = stable_key(
+            FORMAT_VERSION,
+            self.fingerprint,
+            self._embedding_key,
+            name,
+            repr(sorted(self.selector.arguments.items())),
+            self._total,
+            self.seed,
+            capped,
+        )
+
+    def _embed(self, positions: Tensor) -> Tensor:
+        if self._positions is not None:
+            positions = self._positions[positions]
+        if isinstance(self.extractor, PrecomputedFeatures):
+            return self.extractor.matrix(self.template.size)[positions]
+        assert self._embedding_key is not None
+        return extract_features(
+            self.template.dataset,
+            self.extractor,
+            positions,
+            transform=self.features_transform,
+            trainer=self.trainer,
+            source=self.source,
+            num_workers=self.template.loader.num_workers,
+            cache=None if self._folder is None else EmbeddingCache(self._folder, self._embedding_key),
+            progress=progress_of(self.trainer, self.reducer.rank),
+        )
+
+    def _path(self) -> str | None:
+        return None if self._folder is None else join(self._folder, "selections", f"{self.key}.json")
+
+    def _read(self) -> Coreset | None:
+        """The stored coreset as the first rank finds it: other machines may not see the same disk."""
+        found: Coreset | None = None
+        path = self._path()
+        with together(self.reducer, "reading the selection"):
+            if self.reducer.rank == 0 and path is not None and exists(path):
+                try:
+                    found = Coreset.load(path)
+                except CoresetError as error:
+                    warnings.warn(f"{error} It is selected again.", stacklevel=2)
+                if found is not None and found.manifest.get("fingerprint") != self.fingerprint:
+                    warnings.warn(f"{path} belongs to another dataset; it is selected again.", stacklevel=2)
+                    found = None
+        plain = gather_json(self.reducer, None if found is None else found.to_plain())[0]
+        return None if plain is None else Coreset.from_plain(plain)
+
+    def _write(self, coreset: Coreset) -> None:
+        path = self._path()
+        if path is None or self._folder is None or self.reducer.rank != 0:
+            return
+        try:
+            coreset.save(path)
+            # The latest one under a name that a user finds: after ddp_spawn nothing is left on the parent's object.
+            coreset.save(join(self._folder, "coreset.json"))
+        except OSError as error:
+            warnings.warn(
+                f"The selection is used but could not be written to {path} ({error}): free some space or give another "
+                "cache_dir, or it is made again next time.",
+                stacklevel=2,
+            )
+
+
+def _callable_key(transform: Callable[..., Any] | None) -> str | None:
+    """What a transform does, as far as it says: its repr without memory addresses, and the code of plain functions."""
+    if transform is None:
+        return None
+    code = getattr(transform, "__code__", None)
+    told = repr(transform) if code is None else f"{transform!r} {code.co_code.hex()} {code.co_consts!r} {code.co_names!r}"
+    return re.sub(r" at 0x[0-9a-f]+", "", told)
