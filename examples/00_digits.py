@@ -89,7 +89,9 @@ def train(method: str, ratio: float, steps: int, seed: int) -> tuple[float, floa
     datamodule: pl.LightningDataModule = Digits()
     if method != "everything":
         # The one line that changes in a script that trains on everything.
-        datamodule = CoresetDataModule(datamodule, method=method, ratio=ratio, features="pixels", cache_dir=None, seed=seed)
+        datamodule = CoresetDataModule(
+            datamodule, method=method, ratio=ratio, features="pixels", cache_dir=None, seed=seed
+        )
     trainer = pl.Trainer(
         max_steps=steps,
         max_epochs=-1,

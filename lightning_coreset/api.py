@@ -66,7 +66,10 @@ def select(
         raise ValueError(msg)
     if isinstance(features, Pool):
         if labels is not None or num_classes is not None:
-            msg = "labels= and num_classes= beside a Pool are not accepted: the Pool holds its own, give them to Pool(...)."
+            msg = (
+                "labels= and num_classes= beside a Pool are not accepted: the Pool holds its own, give them to "
+                "Pool(...)."
+            )
             raise ValueError(msg)
         pool = features
     else:

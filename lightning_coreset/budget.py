@@ -30,7 +30,10 @@ def resolve_total(
     available = size if available is None else available
     if (ratio is None) == (budget is None):
         came = "neither" if ratio is None else f"both ratio={ratio!r} and budget={budget!r}"
-        msg = f"Exactly one of ratio and budget is accepted, got {came}: give one (from the shell, --data.ratio=null clears it)."
+        msg = (
+            f"Exactly one of ratio and budget is accepted, got {came}: give one (from the shell, --data.ratio=null "
+            "clears it)."
+        )
         raise ValueError(msg)
     if ratio is not None:
         if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < ratio <= 1:

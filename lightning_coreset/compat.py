@@ -145,7 +145,7 @@ def deals_out_samplers(trainer: Trainer | None) -> bool:
     return trainer is None or bool(trainer._accelerator_connector.use_distributed_sampler)
 
 
-def smoke_test_batches(trainer: Trainer | None, epoch_batches: int) -> int | None:
+def smoke_test_batches(trainer: Any, epoch_batches: int) -> int | None:
     """Batches a smoke test will train on, None for a real run.
 
     Args:
@@ -166,7 +166,7 @@ def progress_of(trainer: Trainer | None, rank: int) -> Callable[[int, str], Abst
     if rank != 0:
         return silent_progress
     if trainer is not None:
-        callback = trainer.progress_bar_callback
+        callback: Any = trainer.progress_bar_callback
         if callback is None or callback.is_disabled:
             return silent_progress
     return _bar

@@ -74,7 +74,10 @@ class Coreset:
             CoresetError: The method does not rank, so its prefixes mean nothing.
         """
         if not self.manifest.get("ranks", False):
-            msg = f"The picks of {self.manifest.get('method')!r} are not ranked, so their first {count} mean nothing: select again with budget={count}."
+            msg = (
+                f"The picks of {self.manifest.get('method')!r} are not ranked, so their first {count} mean "
+                f"nothing: select again with budget={count}."
+            )
             raise CoresetError(msg)
         if not 1 <= count <= len(self):
             msg = f"head({count}) of a coreset of {len(self)} is not accepted: give 1 to {len(self)}."
@@ -131,7 +134,7 @@ class Coreset:
                 msg = "its checksum does not fit its content"
                 raise ValueError(msg)
             return cls.from_plain(content)
-        except Exception as error:  # noqa: BLE001 (on damaged bytes parsers raise whatever they like, zlib.error to EOFError)
+        except Exception as error:
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             msg = f"{path} is not a coreset or is damaged ({cause}): write it again with Coreset.save, or select again."
             raise CoresetError(msg) from error
@@ -156,6 +159,7 @@ class Coreset:
         Raises:
             ValueError: Columns that do not fit together.
         """
+
         def tensor(name: str, dtype: torch.dtype) -> Tensor | None:
             return None if content[name] is None else torch.tensor(content[name], dtype=dtype)
 
@@ -219,7 +223,8 @@ def _to_npz(content: dict[str, Any], checksum: str) -> bytes:
     }
     head = {"format": _FORMAT, "checksum": checksum, "manifest": content["manifest"], "details": content["details"]}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, head=np.frombuffer(json.dumps(head).encode(), dtype=np.uint8), **arrays)
+    arrays["head"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for flags
     return buffer.getvalue()
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -137,7 +137,7 @@ class CoresetDataModule(LightningDataModule):
         self.save_hyperparameters(ignore=[*always, *hidden], logger=False)
 
     @classmethod
-    def from_datasets(  # type: ignore[override]
+    def from_datasets(
         cls,
         train_dataset: Any = None,
         val_dataset: Any = None,
@@ -189,7 +189,10 @@ class CoresetDataModule(LightningDataModule):
     def train_dataloader(self) -> "DataLoader[Any]":
         """The source's train loader over the chosen items."""
         if self.coreset is None:
-            msg = "train_dataloader() before setup('fit') is not accepted, nothing was selected yet: call dm.setup('fit')."
+            msg = (
+                "train_dataloader() before setup('fit') is not accepted, nothing was selected yet: call "
+                "dm.setup('fit')."
+            )
             raise CoresetError(msg)
         template = self._template()
         trainer = trainer_of(self)
@@ -278,7 +281,8 @@ class CoresetDataModule(LightningDataModule):
         if state["fingerprint"] != self._fingerprint:
             msg = (
                 f"The checkpoint's coreset was selected from another train dataset (fingerprint "
-                f"{str(state['fingerprint'])[:12]}, here {str(self._fingerprint)[:12]}): resume with the dataset it was "
+                f"{str(state['fingerprint'])[:12]}, here {str(self._fingerprint)[:12]}): resume with the dataset "
+                "it was "
                 "made with, or start without ckpt_path."
             )
             raise CoresetError(msg)

@@ -77,7 +77,10 @@ def check_features(features: Any) -> Tensor:
     """
     matrix = _as_numbers(features, "features", "one row of numbers per item, [N, d]").detach()
     if matrix.ndim != 2 or 0 in matrix.shape:
-        msg = f"features have shape {list(matrix.shape)}: give one row per item, [N, d] (flatten(1) makes rows of images)."
+        msg = (
+            f"features have shape {list(matrix.shape)}: give one row per item, [N, d] (flatten(1) makes rows of "
+            "images)."
+        )
         raise ValueError(msg)
     if matrix.is_complex():
         msg = "features are complex numbers: give real ones, [N, d]."
@@ -141,7 +144,8 @@ def _check_classes(labels: Tensor, num_classes: int | None) -> int:
     empty = torch.nonzero(torch.bincount(labels, minlength=num_classes) == 0).flatten().tolist()
     if empty:
         msg = (
-            f"Class {empty[0]} has no items ({len(empty)} of {num_classes} classes are empty): leave num_classes out to "
+            f"Class {empty[0]} has no items ({len(empty)} of {num_classes} classes are empty): leave num_classes "
+            "out to "
             "allow gaps, or mend the labels."
         )
         raise ValueError(msg)

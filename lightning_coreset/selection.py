@@ -67,7 +67,9 @@ class SelectionRun:
         with together(self.reducer, "reading the train dataset"):
             size = self.template.size
             if size == 0:
-                msg = "The train dataset is empty, and there is nothing to select from: check the source's setup('fit')."
+                msg = (
+                    "The train dataset is empty, and there is nothing to select from: check the source's setup('fit')."
+                )
                 raise CoresetError(msg)
             self._total = resolve_total(size, ratio=self.ratio, budget=self.budget)
             self._cap_for_smoke_test(size)
@@ -149,9 +151,7 @@ class SelectionRun:
         if self._needs_features:
             precision = None if self.trainer is None else str(self.trainer.precision)
             transform = _callable_key(self.features_transform)
-            self._embedding_key = stable_key(
-                FORMAT_VERSION, self.fingerprint, self.extractor.key, transform, precision
-            )
+            self._embedding_key = stable_key(FORMAT_VERSION, self.fingerprint, self.extractor.key, transform, precision)
         selector = type(self.selector)
         name = f"{selector.__module__}.{selector.__qualname__}"
         capped = None if self._positions is None else len(self._positions)
@@ -224,5 +224,7 @@ def _callable_key(transform: Callable[..., Any] | None) -> str | None:
     if transform is None:
         return None
     code = getattr(transform, "__code__", None)
-    told = repr(transform) if code is None else f"{transform!r} {code.co_code.hex()} {code.co_consts!r} {code.co_names!r}"
+    told = (
+        repr(transform) if code is None else f"{transform!r} {code.co_code.hex()} {code.co_consts!r} {code.co_names!r}"
+    )
     return re.sub(r" at 0x[0-9a-f]+", "", told)

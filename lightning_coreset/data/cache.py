@@ -93,7 +93,8 @@ class EmbeddingCache:
             return None
         if note.get("key") != self.key or note.get("format") != str(FORMAT_VERSION):
             warnings.warn(
-                f"{path} belongs to another dataset, extractor or version and is ignored: its items are embedded again.",
+                f"{path} belongs to another dataset, extractor or version and is ignored: its items are embedded "
+                "again.",
                 stacklevel=3,
             )
             return None
@@ -110,6 +111,6 @@ def _metadata(header: bytes) -> dict[str, str]:
 
 def _checksum(positions: Tensor, features: Tensor) -> str:
     digest = hashlib.sha256(f"{list(features.shape)}".encode())
-    digest.update(positions.numpy())
-    digest.update(features.numpy())
+    digest.update(positions.numpy().data)
+    digest.update(features.numpy().data)
     return digest.hexdigest()

@@ -33,7 +33,7 @@ def stable_key(*parts: Any) -> str:
 def tensor_key(tensor: Tensor) -> str:
     """A key of a tensor's type, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -88,7 +88,7 @@ def _item_key(item: Any) -> Any:
     if isinstance(item, Image.Image):
         return [item.mode, tensor_key(torch.from_numpy(np.array(item)))]
     if isinstance(item, np.ndarray) and item.dtype.kind in "biuf":
-        return [str(item.dtype), hashlib.sha256(np.ascontiguousarray(item)).hexdigest(), list(item.shape)]
+        return [str(item.dtype), hashlib.sha256(np.ascontiguousarray(item).data).hexdigest(), list(item.shape)]
     if isinstance(item, Tensor):
         return tensor_key(item)
     if isinstance(item, Mapping):

@@ -55,7 +55,7 @@ def read_train_loader(loader: Any) -> TrainLoader:
             "or wrap the dataset that is to be cut in CoresetDataModule."
         )
         raise UnsupportedSourceError(msg)
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     refuse_iterable(dataset)
     if loader.batch_sampler is None or type(loader.batch_sampler) is not BatchSampler:
         came = "no automatic batching" if loader.batch_sampler is None else f"a {type(loader.batch_sampler).__name__}"
@@ -157,7 +157,7 @@ def _sampler(
 ) -> tuple[Sampler[int] | None, bool | None]:
     old = loader.sampler
     if isinstance(old, DistributedSampler):
-        new = DistributedSampler(
+        new: DistributedSampler[Any] = DistributedSampler(
             dataset,
             num_replicas=old.num_replicas,
             rank=old.rank,

@@ -50,8 +50,8 @@ def read_labels(
 
 def _without_items(dataset: Any) -> Tensor | None:
     if isinstance(dataset, Subset):
-        inner = _without_items(dataset.dataset)
-        return None if inner is None else inner[torch.as_tensor(dataset.indices, dtype=torch.int64)]
+        whole = _without_items(dataset.dataset)
+        return None if whole is None else whole[torch.as_tensor(dataset.indices, dtype=torch.int64)]
     if isinstance(dataset, ConcatDataset):
         parts = [_without_items(part) for part in dataset.datasets]
         return None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
@@ -84,7 +84,7 @@ def as_classes(values: Any, size: int) -> Tensor | None:
         except (TypeError, ValueError):
             # Strings, ragged lists and objects are no classes.
             return None
-    column = values.detach().cpu()
+    column: Tensor = values.detach().cpu()
     if column.ndim == 2 and column.shape[1] == 1:
         column = column.squeeze(1)
     if column.shape != (size,) or column.is_floating_point() or column.is_complex() or bool((column < 0).any()):

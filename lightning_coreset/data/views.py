@@ -87,8 +87,8 @@ def _image_key(item: Any) -> Any:
     if _is_image(item):
         return None
     if isinstance(item, Mapping):
-        named = [key for key in IMAGE_KEYS if key in item and _is_image(item[key])]
-        found = named or [key for key, value in item.items() if _is_image(value)]
+        named: list[Any] = [key for key in IMAGE_KEYS if key in item and _is_image(item[key])]
+        found: list[Any] = named or [key for key, value in item.items() if _is_image(value)]
     elif isinstance(item, list | tuple):
         found = [place for place, value in enumerate(item) if _is_image(value)]
     else:
@@ -111,9 +111,9 @@ def _with_transform(dataset: Any, transform: Callable[[Any], Any]) -> tuple[Any,
     """A copy of a dataset that reads with another transform, and whether there was one to replace."""
     if isinstance(dataset, ConcatDataset):
         parts = [_with_transform(part, transform) for part in dataset.datasets]
-        changed = copy.copy(dataset)
-        changed.datasets = [part for part, _ in parts]
-        return changed, all(replaced for _, replaced in parts)
+        joined = copy.copy(dataset)
+        joined.datasets = [part for part, _ in parts]
+        return joined, all(replaced for _, replaced in parts)
     own = _own_attributes(dataset)
     if "transform" in own or "transforms" in own:
         changed = copy.copy(dataset)

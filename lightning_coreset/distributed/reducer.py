@@ -65,7 +65,7 @@ def together(reducer: Reducer, work: str) -> Iterator[None]:
     failure: Exception | None = None
     try:
         yield
-    except Exception as error:  # noqa: BLE001 (raised again below, after the others know)
+    except Exception as error:
         failure = error
     reports = gather_json(reducer, None if failure is None else f"{type(failure).__name__}: {failure}")
     if failure is not None:

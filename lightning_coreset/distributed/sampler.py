@@ -33,8 +33,16 @@ class EpochWeightedSampler(Sampler[int]):
 
     def __init__(self, weights: Tensor, *, seed: int = 0, num_replicas: int = 1, rank: int = 0) -> None:
         weights = torch.as_tensor(weights, dtype=torch.float64)
-        if weights.ndim != 1 or not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()) or weights.sum() <= 0:
-            msg = f"Sampling weights of shape {list(weights.shape)} are not accepted: give finite ones [k], none negative, not all zero."
+        if (
+            weights.ndim != 1
+            or not bool(torch.isfinite(weights).all())
+            or bool((weights < 0).any())
+            or weights.sum() <= 0
+        ):
+            msg = (
+                f"Sampling weights of shape {list(weights.shape)} are not accepted: give finite ones [k], none "
+                "negative, not all zero."
+            )
             raise ValueError(msg)
         self.weights = weights
         self.seed = seed
@@ -50,7 +58,9 @@ class EpochWeightedSampler(Sampler[int]):
         """Positions of this rank's items."""
         # Rounded up, so that every rank gets the same number of items.
         uniform = torch.rand(
-            len(self) * self.num_replicas, dtype=torch.float64, generator=seeded_generator(self.seed, "epoch", self.epoch)
+            len(self) * self.num_replicas,
+            dtype=torch.float64,
+            generator=seeded_generator(self.seed, "epoch", self.epoch),
         )
         cumulative = self.weights.cumsum(0)
         # By inversion: ``multinomial`` ends at 2^24 items.

@@ -78,7 +78,10 @@ def extract_features(
             if rows is None:
                 rows = torch.empty(len(positions), block.shape[1])
             elif block.shape[1] != rows.shape[1]:
-                msg = f"The cache holds rows of width {rows.shape[1]}, {extractor.key} gives {block.shape[1]}: give another cache_dir."
+                msg = (
+                    f"The cache holds rows of width {rows.shape[1]}, {extractor.key} gives {block.shape[1]}: give "
+                    "another cache_dir."
+                )
                 raise CoresetError(msg)
             rows[missing[start : start + len(block)]] = block
     assert rows is not None
@@ -156,7 +159,8 @@ def _collate(items: list[tuple[int, Any]]) -> tuple[list[int], Any]:
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         msg = (
-            f"Images of different sizes ({', '.join(map(str, sorted(shapes)[:3]))}) cannot be embedded together: give a "
+            f"Images of different sizes ({', '.join(map(str, sorted(shapes)[:3]))}) cannot be embedded together: "
+            "give a "
             "features_transform that resizes them."
         )
         raise CoresetError(msg)
@@ -206,7 +210,9 @@ def _filled_up(inputs: Tensor, size: int) -> Tensor:
 
 def _check_rows(rows: Tensor, indices: list[int], extractor: FeatureExtractor) -> None:
     if rows.ndim != 2 or len(rows) != len(indices):
-        msg = f"{extractor.key} gave {list(rows.shape)} for {len(indices)} images; one row per image is accepted, [B, d]."
+        msg = (
+            f"{extractor.key} gave {list(rows.shape)} for {len(indices)} images; one row per image is accepted, [B, d]."
+        )
         raise CoresetError(msg)
     finite = torch.isfinite(rows).all(dim=1)
     if not bool(finite.all()):

@@ -54,7 +54,9 @@ class FeatureExtractor(ABC):
         """The images of a batch; override it for batches of an unusual form."""
         found = image_of(batch)
         if not isinstance(found, Tensor):
-            msg = f"The images of a batch are a {type(found).__name__}; a tensor is accepted: give a features_transform."
+            msg = (
+                f"The images of a batch are a {type(found).__name__}; a tensor is accepted: give a features_transform."
+            )
             raise CoresetError(msg)
         return found
 
@@ -83,7 +85,10 @@ def with_channels(inputs: Tensor, channels: int, name: str) -> Tensor:
         CoresetError: Neither the expected number of channels nor one.
     """
     if inputs.ndim != 4:
-        msg = f"{name} got inputs of shape {list(inputs.shape)}; images [B, C, H, W] are accepted: give a features_transform."
+        msg = (
+            f"{name} got inputs of shape {list(inputs.shape)}; images [B, C, H, W] are accepted: give a "
+            "features_transform."
+        )
         raise CoresetError(msg)
     inputs = scaled_tensor(inputs)
     if inputs.shape[1] == channels:
@@ -91,7 +96,8 @@ def with_channels(inputs: Tensor, channels: int, name: str) -> Tensor:
     if inputs.shape[1] == 1:
         return inputs.expand(-1, channels, -1, -1)
     msg = (
-        f"{name} takes images with {channels} channels and got {inputs.shape[1]}: choose some with features_transform=, "
+        f"{name} takes images with {channels} channels and got {inputs.shape[1]}: choose some with "
+        "features_transform=, "
         "or give a module of your own as features=."
     )
     raise CoresetError(msg)

@@ -22,7 +22,8 @@ from lightning_coreset.features.extractor import FeatureExtractor, as_rows, scal
 
 _ANSWER_SECONDS = 10.0
 _WAYS_OUT = (
-    "the other choices are features='pixels', a path to .npy, .npz or .safetensors embeddings, a network of your own as "
+    "the other choices are features='pixels', a path to .npy, .npz or .safetensors embeddings, a network of your "
+    "own as "
     "features=, or the weights in the local cache before the run"
 )
 
@@ -46,7 +47,10 @@ class TimmExtractor(FeatureExtractor):
     def __init__(self, name: str, pretrained: bool = True) -> None:
         if not timm.is_model(name):
             close = timm.list_models(f"*{name.split('.')[0][:6]}*")[:3]
-            msg = f"timm does not know the model {name!r}: see timm.list_models(){f', for example {close}' if close else ''}."
+            msg = (
+                f"timm does not know the model {name!r}: see "
+                f"timm.list_models(){f', for example {close}' if close else ''}."
+            )
             raise ValueError(msg)
         self.name = name
         self.pretrained = pretrained
@@ -131,7 +135,9 @@ class TorchvisionExtractor(FeatureExtractor):
         if self._weights is None:
             return network_transform([224, 224], [224, 224], v2.InterpolationMode.BILINEAR, *_IMAGENET, normalize)
         given = self._weights.transforms()
-        resize, crop = ([size[0], size[0]] if len(size) == 1 else list(size) for size in (given.resize_size, given.crop_size))
+        resize, crop = (
+            [size[0], size[0]] if len(size) == 1 else list(size) for size in (given.resize_size, given.crop_size)
+        )
         return network_transform(resize, crop, given.interpolation, given.mean, given.std, normalize)
 
     def extract(self, inputs: Tensor) -> Tensor:
@@ -188,7 +194,8 @@ def network_transform(
         v2.CenterCrop(crop),
         v2.Lambda(scaled_tensor),
     ]
-    return v2.Compose(steps + [v2.Normalize(list(mean), list(std))] * normalize)
+    transform: Callable[[Any], Any] = v2.Compose(steps + [v2.Normalize(list(mean), list(std))] * normalize)
+    return transform
 
 
 def _three_channels(image: Any) -> Tensor:
@@ -244,9 +251,7 @@ def _ask_the_hub(config: Any) -> None:
     if any(isinstance(path, str) and Path(path).exists() for path in cached):
         return
     try:
-        huggingface_hub.get_hf_file_metadata(
-            huggingface_hub.hf_hub_url(repository, names[0]), timeout=_ANSWER_SECONDS
-        )
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repository, names[0]), timeout=_ANSWER_SECONDS)
     except huggingface_hub.errors.EntryNotFoundError:
         # The hub answers: timm knows other file names.
         return

@@ -99,7 +99,9 @@ def facility_location_greedy(
 class _Objective:
     """Gains of candidates over what is covered so far."""
 
-    def __init__(self, similarity: SimilarityRows, candidate_weights: Tensor | None, item_weights: Tensor | None) -> None:
+    def __init__(
+        self, similarity: SimilarityRows, candidate_weights: Tensor | None, item_weights: Tensor | None
+    ) -> None:
         self.similarity = similarity
         self.candidate_weights = candidate_weights
         self.item_weights = item_weights
@@ -136,9 +138,7 @@ class _Objective:
         return improvements.sum(dim=1)
 
 
-def _lazy_greedy(
-    objective: _Objective, bounds: Tensor, count: int, advance: Callable[[int], object] | None
-) -> Ranking:
+def _lazy_greedy(objective: _Objective, bounds: Tensor, count: int, advance: Callable[[int], object] | None) -> Ranking:
     """Gains only shrink, so a candidate whose fresh gain beats all old bounds is the best without looking further.
 
     Old bounds are evaluated in blocks, the largest first. Rounding keeps the order: each term of a gain shrinks

@@ -5,7 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_coreset.ops.rows import Ranking, accumulator_dtype, as_positions, candidate_mask, first_argmax, normalize_rows
+from lightning_coreset.ops.rows import (
+    Ranking,
+    accumulator_dtype,
+    as_positions,
+    candidate_mask,
+    first_argmax,
+    normalize_rows,
+)
 
 _FARTHEST_ON_THE_SPHERE = 2.0
 
@@ -52,7 +59,10 @@ def k_center(
     banned = as_positions(forbidden, len(rows), "forbidden", rows.device)
     candidates = candidate_mask(len(rows), chosen, banned, count)
     if start is not None and (not 0 <= start < len(rows) or not bool(candidates[start])):
-        msg = f"start={start} is not accepted: give a row from 0 to {len(rows) - 1} that is neither initial nor forbidden."
+        msg = (
+            f"start={start} is not accepted: give a row from 0 to {len(rows) - 1} that is neither initial nor "
+            "forbidden."
+        )
         raise ValueError(msg)
 
     nearest = torch.full((len(rows),), _FARTHEST_ON_THE_SPHERE, device=rows.device)

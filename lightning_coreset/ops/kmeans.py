@@ -71,7 +71,10 @@ def kmeans(
         raise ValueError(msg)
     faiss = None if engine == "torch" or (engine == "auto" and features.device.type != "cpu") else load_faiss()
     if engine == "faiss" and faiss is None:
-        msg = "engine='faiss' needs faiss, which is not installed: `pip install lightning-coreset[cpu]`, or engine='torch'."
+        msg = (
+            "engine='faiss' needs faiss, which is not installed: `pip install lightning-coreset[cpu]`, or "
+            "engine='torch'."
+        )
         raise ValueError(msg)
     rows = features.to(torch.float32).contiguous()
     best: Clustering | None = None

@@ -34,6 +34,9 @@ def resolve_memory_limit(limit: int | str | None, device: torch.device | str = "
     if limit is None or limit == "auto":
         return available_bytes(device) // 2
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        msg = f"memory_limit={limit!r} is not accepted: give a positive number of bytes, or 'auto' for half of what is free."
+        msg = (
+            f"memory_limit={limit!r} is not accepted: give a positive number of bytes, or 'auto' for half of what "
+            "is free."
+        )
         raise ValueError(msg)
     return limit

@@ -126,7 +126,10 @@ def as_positions(positions: Tensor | None, rows: int, name: str, device: torch.d
         return torch.empty(0, dtype=torch.int64, device=device)
     given = torch.as_tensor(positions, device=device).flatten()
     if len(given) and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
-        msg = f"{name} holds {given.dtype} values: give positions as whole numbers (mask.nonzero().flatten() makes them of a mask)."
+        msg = (
+            f"{name} holds {given.dtype} values: give positions as whole numbers (mask.nonzero().flatten() makes "
+            "them of a mask)."
+        )
         raise ValueError(msg)
     listed = given.to(torch.int64)
     wrong = listed[(listed < 0) | (listed >= rows)]
@@ -134,7 +137,10 @@ def as_positions(positions: Tensor | None, rows: int, name: str, device: torch.d
         msg = f"{name} holds {int(wrong[0])}, but positions go from 0 to {rows - 1}: give positions in this pool."
         raise ValueError(msg)
     if len(torch.unique(listed)) != len(listed):
-        msg = f"{name} holds a position twice ({len(listed)} given, {len(torch.unique(listed))} distinct): give each once."
+        msg = (
+            f"{name} holds a position twice ({len(listed)} given, {len(torch.unique(listed))} distinct): give each "
+            "once."
+        )
         raise ValueError(msg)
     return listed
 
@@ -153,7 +159,10 @@ def candidate_mask(rows: int, initial: Tensor, forbidden: Tensor, count: int) ->
         raise ValueError(msg)
     mask[forbidden] = False
     if not 1 <= count <= int(mask.sum()):
-        msg = f"{count} picks are asked for, but {int(mask.sum())} of {rows} rows are candidates: ask for 1 to {int(mask.sum())}."
+        msg = (
+            f"{count} picks are asked for, but {int(mask.sum())} of {rows} rows are candidates: ask for 1 to "
+            f"{int(mask.sum())}."
+        )
         raise ValueError(msg)
     return mask
 

@@ -92,7 +92,7 @@ class SimilarityRows:
 
 
 def choose_mode(size: int, memory_limit: int | str | None, device: torch.device | str = "cpu") -> ExactMode:
-    """Dense where the matrix fits the limit (and nothing is gained by asking for less than a megabyte), else streamed."""
+    """Dense where the matrix of ``4 N^2`` bytes fits the limit, else streamed."""
     return "dense" if 4 * size * size <= resolve_memory_limit(memory_limit, device) else "streamed"
 
 

@@ -79,14 +79,14 @@ class Selector(ABC):
     def select_group(self, group: Group) -> Picks:
         """Pick ``group.count`` rows of one group, none of them ``initial`` or ``forbidden``."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 (a method without such arguments has nothing to add)
         """Refuse hyperparameters that make no sense, before any work starts."""
 
     def share(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
         """Class of each seat in the order given out ``[total]``; see `lightning_coreset.budget.class_seats`."""
         return class_seats(class_sizes, free, total)
 
-    def report(self, resolved: dict[str, Any], group_sizes: list[int]) -> None:
+    def report(self, resolved: dict[str, Any], group_sizes: list[int]) -> None:  # noqa: B027 (as above)
         """Say what a user should know of a finished selection; called on the first rank only."""
 
     def train_view(self, dataset: "Dataset[Any]", coreset: Coreset) -> "Dataset[Any]":
@@ -105,7 +105,10 @@ class Selector(ABC):
             ValueError: Labels are needed and not there.
         """
         if not has_labels and (self.per_class or "labels" in self.needs):
-            msg = f"{self.name!r} with per_class={self.per_class} needs labels and got none: give labels, or select without classes."
+            msg = (
+                f"{self.name!r} with per_class={self.per_class} needs labels and got none: give labels, or select "
+                "without classes."
+            )
             raise ValueError(msg)
         return has_labels and (self.per_class_default if self.per_class is None else self.per_class)
 
@@ -199,7 +202,9 @@ class Selector(ABC):
             labels=None if pool.labels is None else pool.labels[merged.indices],
             assignment=merged.assignment,
             details=merged.details,
-            manifest=build_manifest(self, pool, total, seed=seed, per_class=classwise, resolved=resolved, seconds=seconds),
+            manifest=build_manifest(
+                self, pool, total, seed=seed, per_class=classwise, resolved=resolved, seconds=seconds
+            ),
         )
 
     def _seats(self, pool: Pool, candidates: Tensor, total: int) -> Tensor:
@@ -284,7 +289,8 @@ def _check_picks(selector: Selector, found: Picks, group: Group) -> None:
     allowed = group.candidates.cpu()
     if len(picks) != group.count or len(torch.unique(picks)) != group.count or not bool(allowed[picks].all()):
         msg = (
-            f"{selector.name!r} answered {len(picks)} picks ({len(torch.unique(picks))} distinct) for {group.count} asked "
+            f"{selector.name!r} answered {len(picks)} picks ({len(torch.unique(picks))} distinct) for "
+            f"{group.count} asked "
             "for: select_group must give that many distinct rows, none of them initial or forbidden."
         )
         raise CoresetError(msg)

@@ -24,7 +24,7 @@ class _SilentBar:
         pass
 
 
-def silent_progress(total: int, description: str) -> AbstractContextManager[ProgressBar]:
+def silent_progress(_total: int, _description: str) -> AbstractContextManager[ProgressBar]:
     """A progress bar that shows nothing."""
     return nullcontext(_SilentBar())
 

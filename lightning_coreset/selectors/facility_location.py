@@ -47,9 +47,7 @@ class FacilityLocation(Selector, name="facility_location"):
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.facility_location`."""
-        similarity = SimilarityRows(
-            group.rows, kind=self.similarity, mode=self.mode, memory_limit=group.memory_limit
-        )
+        similarity = SimilarityRows(group.rows, kind=self.similarity, mode=self.mode, memory_limit=group.memory_limit)
         indices, gains = facility_location_greedy(
             similarity, group.count, initial=group.initial, forbidden=group.forbidden, advance=group.advance
         )

@@ -25,7 +25,5 @@ class Herding(Selector, name="herding"):
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.herding`."""
         return Picks(
-            herding(
-                group.rows, group.count, initial=group.initial, forbidden=group.forbidden, advance=group.advance
-            )
+            herding(group.rows, group.count, initial=group.initial, forbidden=group.forbidden, advance=group.advance)
         )

@@ -31,7 +31,10 @@ class KCenter(Selector, name="k_center"):
     def check(self) -> None:
         """Refuse a start in each class."""
         if self.per_class and self.start is not None:
-            msg = f"start={self.start} beside per_class=True is not accepted: one item cannot start every class; leave one out."
+            msg = (
+                f"start={self.start} beside per_class=True is not accepted: one item cannot start every class; "
+                "leave one out."
+            )
             raise ValueError(msg)
 
     def select_group(self, group: Group) -> Picks:

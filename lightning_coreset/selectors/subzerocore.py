@@ -94,7 +94,10 @@ class SubZeroCore(Selector, name="subzerocore"):
         _check_coverage(self.coverage)
         whole = isinstance(self.neighbors, Integral) and not isinstance(self.neighbors, bool)
         if self.neighbors is not None and (not whole or self.neighbors < 1):
-            msg = f"neighbors={self.neighbors!r} is not accepted: give a whole number of at least 1, or None to derive it."
+            msg = (
+                f"neighbors={self.neighbors!r} is not accepted: give a whole number of at least 1, or None to "
+                "derive it."
+            )
             raise ValueError(msg)
         if not self.density_power >= 0:
             msg = f"density_power={self.density_power!r} is not accepted: give a number of at least 0."
@@ -130,15 +133,14 @@ class SubZeroCore(Selector, name="subzerocore"):
         """Warn where K spans so much of a class that a radius is no local density."""
         known = [number for number in resolved.get("neighbors", []) if number is not None]
         sizes = [size for size in group_sizes if size > 1]
-        wide = [
-            (number, size) for number, size in zip(known, sizes, strict=True) if number > size / 10 and size > 10
-        ]
+        wide = [(number, size) for number, size in zip(known, sizes, strict=True) if number > size / 10 and size > 10]
         if wide:
             number, size = max(wide)
             measured = [value for value in resolved.get("measured_coverage", []) if value is not None]
             told = f" Measured coverage: {min(measured)} to {max(measured)}." if measured else ""
             warnings.warn(
-                f"SubZeroCore looks at K={number} neighbours of {size} items ({len(wide)} of {len(sizes)} groups have K "
+                f"SubZeroCore looks at K={number} neighbours of {size} items ({len(wide)} of {len(sizes)} groups "
+                "have K "
                 f"above a tenth of their items), hardly a local density: keep more, ask for less coverage than "
                 f"{self.coverage}, or give neighbors=.{told}",
                 stacklevel=4,

@@ -31,7 +31,10 @@ class Uniform(Random, name="uniform"):
     def check(self) -> None:
         """Refuse ``per_class=False``."""
         if self.per_class is False:
-            msg = "per_class=False is not accepted by 'uniform', which shares over classes: leave it out, or take 'random'."
+            msg = (
+                "per_class=False is not accepted by 'uniform', which shares over classes: leave it out, or take "
+                "'random'."
+            )
             raise ValueError(msg)
 
     def share(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
