@@ -73,7 +73,8 @@ class DatasetSource(LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            shuffle=shuffle,
+            # torch refuses to shuffle nothing before we can say that it is nothing.
+            shuffle=shuffle and len(dataset) > 0,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )

@@ -1,0 +1,1 @@
+"""Ranks: doubles in one process, and two real ones."""

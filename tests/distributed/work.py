@@ -1,0 +1,88 @@
+"""What the ranks of a real process group are asked to do; they import it by name."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_coreset import Pool, SelectionContext
+from lightning_coreset.distributed import EpochWeightedSampler, current_reducer, gather_json, gather_ragged, together
+from lightning_coreset.registry import build_selector
+from tests.helpers.examples import clouds
+
+
+def who() -> tuple[int, int, str]:
+    reducer = current_reducer()
+    return reducer.rank, reducer.world_size, type(reducer).__name__
+
+
+def gather_lengths(lengths: list[int], width: int, dtype: torch.dtype) -> list[Tensor]:
+    rank = dist.get_rank()
+    rows = torch.arange(lengths[rank] * width).reshape(lengths[rank], width) + 1000 * rank
+    return gather_ragged(rows.to(dtype))
+
+
+def gather_notes() -> list[Any]:
+    rank = dist.get_rank()
+    return gather_json(current_reducer(), {"rank": rank, "note": "ü" * rank, "empty": [], "none": None})
+
+
+def fail_together(failing: list[int]) -> str:
+    reducer = current_reducer()
+    with together(reducer, "this test"):
+        if reducer.rank in failing:
+            msg = f"rank {reducer.rank} has a reason"
+            raise KeyError(msg)
+    return "went on"
+
+
+def still_in_step() -> list[int]:
+    return [int(part) for part in current_reducer().gather(torch.tensor([dist.get_rank()]))]
+
+
+def sampled(weights: list[float], epochs: int) -> list[list[int]]:
+    sampler = EpochWeightedSampler(
+        torch.tensor(weights), seed=7, num_replicas=dist.get_world_size(), rank=dist.get_rank()
+    )
+    # Ranks whose global random states differ must still draw one sequence.
+    torch.manual_seed(dist.get_rank())
+    drawn = []
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        drawn.append(list(sampler))
+    return drawn
+
+
+def selected(method: str, arguments: dict[str, Any], budget: int, on_demand: bool) -> tuple[dict[str, Any], list[int]]:
+    """A coreset as plain JSON, and the positions that this rank embedded."""
+    features, labels = clouds([40, 25, 1, 64, 31])
+    asked: list[int] = []
+
+    def embed(positions: Tensor) -> Tensor:
+        asked.extend(positions.tolist())
+        return features[positions]
+
+    coreset = build_selector(method, arguments).select(
+        Pool(None if on_demand else features, labels),
+        budget,
+        seed=3,
+        initial=[1, 90],
+        forbidden=[2, 3],
+        context=SelectionContext(embed=embed if on_demand else None, reducer=current_reducer()),
+    )
+    return coreset.to_plain(), asked
+
+
+def embedding_fails_on(rank: int) -> None:
+    features, labels = clouds([40, 25])
+    reducer = current_reducer()
+
+    def embed(positions: Tensor) -> Tensor:
+        if reducer.rank == rank:
+            msg = "an image cannot be read"
+            raise OSError(msg)
+        return features[positions]
+
+    context = SelectionContext(embed=embed, reducer=reducer)
+    build_selector("herding", {}).select(Pool(labels=labels), 5, context=context)

@@ -1,0 +1,1 @@
+"""Plain references, doubles and small data that tests share."""

@@ -1,0 +1,1 @@
+"""Selectors against plain references, and the laws all of them keep."""

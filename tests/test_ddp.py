@@ -1,0 +1,69 @@
+"""Two real processes under Lightning: the answer of one, on every rank, and no rank left waiting."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_coreset import Coreset, list_selectors
+
+pytestmark = pytest.mark.ddp
+
+SCRIPTS = Path(__file__).parent / "scripts"
+METHODS = [name for name in list_selectors() if "example" not in name]
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPTS / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+
+
+def chosen(root: Path, method: str) -> Coreset:
+    return Coreset.load(root / method / "coresets" / "coreset.json")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process selects."""
+    root = tmp_path_factory.mktemp("one_rank")
+    done = run("ddp_fit.py", "none", "1", str(root), *METHODS)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def test_two_ranks_give_the_answer_of_one(alone: Path, tmp_path: Path) -> None:
+    done = run("ddp_fit.py", "ddp", "2", str(tmp_path), *METHODS)
+    assert done.returncode == 0, done.stderr
+    for method in METHODS:
+        one, two = chosen(alone, method), chosen(tmp_path, method)
+        assert torch.equal(one.indices, two.indices), method
+        assert torch.equal(one.weights, two.weights), method
+        # 60 items, dealt out to two ranks in batches of 16.
+        assert f"{method}: 2 batches" in done.stdout
+
+
+def test_spawned_ranks_leave_the_selection_on_disk(alone: Path, tmp_path: Path) -> None:
+    done = run("ddp_fit.py", "ddp_spawn", "2", str(tmp_path), "subzerocore", "k_center")
+    assert done.returncode == 0, done.stderr
+    for method in ("subzerocore", "k_center"):
+        assert torch.equal(chosen(alone, method).indices, chosen(tmp_path, method).indices)
+
+
+def test_embeddings_are_shared_out_and_not_made_twice(tmp_path: Path) -> None:
+    done = run("ddp_fit.py", "ddp", "2", str(tmp_path), "subzerocore")
+    assert done.returncode == 0, done.stderr
+    shards = list((tmp_path / "subzerocore" / "coresets" / "embeddings").glob("*/*.safetensors"))
+    assert len(shards) == 2, "one shard of each rank"
+
+
+def test_a_rank_that_fails_takes_the_others_with_it(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = run("ddp_failure.py", str(tmp_path))
+    assert done.returncode != 0
+    assert "Rank 1 failed at embedding and all ranks stop: OSError: broken image file" in done.stderr
+    assert time.monotonic() - started < 120, "nobody waited for the collective timeout"
