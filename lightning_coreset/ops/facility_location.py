@@ -182,9 +182,9 @@ def _greedy_on_device(
         if step:
             gains = objective.all_gains().masked_fill_(excluded, -torch.inf)
         pick = first_argmax(gains).unsqueeze(0)
-        indices[step] = pick[0]
-        values[step] = gains[pick[0]]
-        excluded[pick] = True
+        indices[step : step + 1] = pick
+        values[step : step + 1] = gains.index_select(0, pick)
+        excluded.index_fill_(0, pick, True)
         objective.cover(pick)
         if advance is not None:
             advance(1)

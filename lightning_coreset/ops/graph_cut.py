@@ -65,17 +65,22 @@ def graph_cut(
     equal = first_equal_row(rows)
     if equal is not None:
         gains = gains[equal]
-    gains.masked_fill_(~candidates, -torch.inf)
+    return _greedy(rows, equal, gains.masked_fill_(~candidates, -torch.inf), count, advance)
 
+
+def _greedy(
+    rows: Tensor, equal: Tensor | None, gains: Tensor, count: int, advance: Callable[[int], object] | None
+) -> Ranking:
+    """The picks as tensors of one element: indexing with less would wait for the device each time."""
     indices = torch.empty(count, dtype=torch.int64, device=rows.device)
-    values = torch.empty(count, dtype=precise, device=rows.device)
+    values = torch.empty(count, dtype=gains.dtype, device=rows.device)
     for step in range(count):
-        pick = first_argmax(gains)
-        indices[step] = pick
-        values[step] = gains[pick]
-        repeated = torch.mv(rows, rows[pick])
-        gains.sub_(repeated if equal is None else repeated[equal], alpha=2)
-        gains[pick] = -torch.inf
+        pick = first_argmax(gains).unsqueeze(0)
+        indices[step : step + 1] = pick
+        values[step : step + 1] = gains.index_select(0, pick)
+        repeated = torch.mv(rows, rows.index_select(0, pick).squeeze(0))
+        gains.sub_(repeated if equal is None else repeated.index_select(0, equal), alpha=2)
+        gains.index_fill_(0, pick, -torch.inf)
         if advance is not None:
             advance(1)
     return Ranking(indices, values.float())

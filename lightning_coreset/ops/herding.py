@@ -61,11 +61,12 @@ def herding(
     indices = torch.empty(count, dtype=torch.int64, device=rows.device)
     for step in range(count):
         closeness = torch.mv(rows, residual.float()).mul_(2).sub_(squares)
-        closeness = closeness if equal is None else closeness[equal]
-        pick = first_argmax(closeness.masked_fill_(excluded, -torch.inf))
-        indices[step] = pick
-        excluded[pick] = True
-        residual += mean - rows[pick]
+        closeness = closeness if equal is None else closeness.index_select(0, equal)
+        # A tensor of one element: indexing with less would wait for the device each time.
+        pick = first_argmax(closeness.masked_fill_(excluded, -torch.inf)).unsqueeze(0)
+        indices[step : step + 1] = pick
+        excluded.index_fill_(0, pick, True)
+        residual += mean - rows.index_select(0, pick).squeeze(0)
         if advance is not None:
             advance(1)
     return indices

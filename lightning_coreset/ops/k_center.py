@@ -66,31 +66,39 @@ def k_center(
         raise ValueError(msg)
 
     nearest = torch.full((len(rows),), _FARTHEST_ON_THE_SPHERE, device=rows.device)
-    for item in chosen:
+    for item in chosen.split(1) if len(chosen) else ():
         torch.minimum(nearest, distances_to(rows, item), out=nearest)
     # Excluded rows keep -1, below every distance, through all minima.
     nearest.masked_fill_(~candidates, -1.0)
 
+    first: Tensor | None = None
+    if start is not None:
+        first = torch.tensor([start], device=rows.device)
+    elif not len(chosen):
+        first = first_argmax(_closeness_to_mean(rows).masked_fill_(~candidates, -torch.inf)).unsqueeze(0)
+    return _greedy(rows, nearest, first, count, advance)
+
+
+def _greedy(
+    rows: Tensor, nearest: Tensor, first: Tensor | None, count: int, advance: Callable[[int], object] | None
+) -> Ranking:
+    """The picks as tensors of one element: indexing with less would wait for the device each time."""
     indices = torch.empty(count, dtype=torch.int64, device=rows.device)
     gains = torch.empty(count, device=rows.device)
     for step in range(count):
-        pick = first_argmax(nearest)
-        if step == 0 and start is not None:
-            pick = torch.tensor(start, device=rows.device)
-        elif step == 0 and not len(chosen):
-            pick = first_argmax(_closeness_to_mean(rows).masked_fill_(~candidates, -torch.inf))
-        indices[step] = pick
-        gains[step] = nearest[pick]
+        pick = first if step == 0 and first is not None else first_argmax(nearest).unsqueeze(0)
+        indices[step : step + 1] = pick
+        gains[step : step + 1] = nearest.index_select(0, pick)
         torch.minimum(nearest, distances_to(rows, pick), out=nearest)
-        nearest[pick] = -1.0
+        nearest.index_fill_(0, pick, -1.0)
         if advance is not None:
             advance(1)
     return Ranking(indices, gains)
 
 
 def distances_to(rows: Tensor, item: Tensor) -> Tensor:
-    """Euclidean distance of every row to one of them ``[N]``, exactly zero for its duplicates."""
-    return torch.cdist(rows, rows[item].unsqueeze(0), compute_mode="donot_use_mm_for_euclid_dist").squeeze(1)
+    """Euclidean distance of every row to one of them (``item`` ``[1]``), ``[N]``; exactly zero for its duplicates."""
+    return torch.cdist(rows, rows.index_select(0, item), compute_mode="donot_use_mm_for_euclid_dist").squeeze(1)
 
 
 def _closeness_to_mean(rows: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def plus_plus_centers(rows: Tensor, clusters: int, generator: torch.Generator) -
     Rows that are all taken or duplicates of taken ones have no chance; when only such rows are left the lowest free
     one is taken. O(N k d) time, O(N) memory. Returns ``[clusters, d]``.
     """
-    first = torch.randint(len(rows), (1,), generator=generator)[0].to(rows.device)
+    first = torch.randint(len(rows), (1,), generator=generator).to(rows.device)
     chosen = [first]
     nearest = distances_to(rows, first).to(accumulator_dtype(rows.device)).square_()
     draws = torch.rand(clusters, generator=generator, dtype=torch.float64).to(nearest)
@@ -116,13 +116,13 @@ def plus_plus_centers(rows: Tensor, clusters: int, generator: torch.Generator) -
         cumulative = nearest.cumsum(0)
         if cumulative[-1] > 0:
             # Strictly above the draw, so that a row without a chance is never hit.
-            pick = torch.searchsorted(cumulative, draw * cumulative[-1], right=True).clamp_(max=len(rows) - 1)
+            pick = torch.searchsorted(cumulative, draw.view(1) * cumulative[-1], right=True).clamp_(max=len(rows) - 1)
         else:
-            pick = first_argmax(free)
+            pick = first_argmax(free).unsqueeze(0)
         chosen.append(pick)
         free[pick] = 0
         torch.minimum(nearest, distances_to(rows, pick).to(nearest).square_(), out=nearest)
-    return rows[torch.stack(chosen)].clone()
+    return rows.index_select(0, torch.cat(chosen))
 
 
 def _lloyd(rows: Tensor, centers: Tensor, iterations: int) -> Clustering:

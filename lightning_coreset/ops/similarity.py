@@ -55,8 +55,7 @@ class SimilarityRows:
         if self.mode == "dense":
             matrix = torch.empty(self.size, self.size, device=features.device)
             for part in row_blocks(self.size, 8 * _BLOCK_ROWS):
-                torch.mm(self.features[part], self.features.T, out=matrix[part])
-                self._shift(matrix[part])
+                matrix[part] = self._product(self.features[part])
             self._matrix = matrix
 
     def rows(self, indices: Tensor) -> Tensor:
@@ -70,10 +69,7 @@ class SimilarityRows:
         """
         if self._matrix is not None:
             return self._matrix[indices]
-        asked = self.features[indices]
-        if len(asked) < MIN_BLOCK_ROWS:
-            asked = torch.cat([asked, asked[:1].expand(MIN_BLOCK_ROWS - len(asked), -1)])
-        return self._shift(asked @ self.features.T)[: len(indices)]
+        return self._product(self.features[indices])
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows, a block at a time: ``(slice, [b, N])``; read only."""
@@ -81,14 +77,21 @@ class SimilarityRows:
             if self._matrix is not None:
                 yield part, self._matrix[part]
             else:
-                yield part, self._shift(self.features[part] @ self.features.T)
+                yield part, self._product(self.features[part])
 
     def to_cosine(self, values: Tensor) -> Tensor:
         """Cosines behind similarities of this kind."""
         return values * 2 - 1 if self.kind == "shifted" else values
 
-    def _shift(self, values: Tensor) -> Tensor:
+    def _product(self, asked: Tensor) -> Tensor:
+        values = (_filled_up(asked) @ _filled_up(self.features).T)[: len(asked), : self.size]
         return values.add_(1).div_(2) if self.kind == "shifted" else values
+
+
+def _filled_up(rows: Tensor) -> Tensor:
+    """At least so many rows that a product has the same bits whichever other rows are in it."""
+    missing = MIN_BLOCK_ROWS - len(rows)
+    return rows if missing <= 0 else torch.cat([rows, rows.new_zeros(missing, rows.shape[1])])
 
 
 def choose_mode(size: int, memory_limit: int | str | None, device: torch.device | str = "cpu") -> ExactMode:
