@@ -8,11 +8,25 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm.auto import tqdm
 
 from lightning_coreset.data.loaders import refuse_iterable
 from lightning_coreset.selectors.context import ProgressBar, silent_progress
+
+__all__ = (
+    "DatasetSource",
+    "as_datamodule",
+    "data_parallel_ranks",
+    "deals_out_samplers",
+    "forward_hooks",
+    "isolate_rng",
+    "overrides_train_dataloader",
+    "progress_of",
+    "smoke_test_batches",
+    "trainer_of",
+)
 
 #: Hooks that Lightning looks for on the datamodule it was given, and calls only where they are overridden.
 FORWARDED_HOOKS = (

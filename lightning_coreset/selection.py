@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.budget import resolve_total
-from lightning_coreset.compat import data_parallel_ranks, progress_of, smoke_test_batches
+from lightning_coreset.compat import data_parallel_ranks, isolate_rng, progress_of, smoke_test_batches
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data import EmbeddingCache, dataset_fingerprint, read_labels, stable_key
 from lightning_coreset.data.fingerprint import FORMAT_VERSION
@@ -64,7 +64,8 @@ class SelectionRun:
             CoresetError: No batch would be left, or another rank failed.
         """
         self.reducer = current_reducer(self._device)
-        with together(self.reducer, "reading the train dataset"):
+        # Items that augment at random draw from the global state when they are read.
+        with together(self.reducer, "reading the train dataset"), isolate_rng():
             size = self.template.size
             if size == 0:
                 msg = (

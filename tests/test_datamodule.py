@@ -305,6 +305,21 @@ class TestNothingIsDisturbed:
         assert network.same_trainer
         assert network.after == ("train", "fit", True, True)
 
+    def test_reading_items_that_augment_leaves_the_random_state(self) -> None:
+        class Augmenting(Dataset):
+            def __len__(self) -> int:
+                return 40
+
+            def __getitem__(self, index: int) -> Any:
+                return torch.rand(4) + index, index % 2
+
+        datamodule = wrapped(Augmenting(), method="facility_location")
+        torch.manual_seed(3)
+        state = torch.get_rng_state()
+        with pytest.warns(UserWarning, match="Two reads of one item of Augmenting differ"):
+            datamodule.setup("fit")
+        assert torch.equal(torch.get_rng_state(), state)
+
     def test_the_users_dataset_is_never_touched(self) -> None:
         class Pictures(Dataset):
             def __init__(self) -> None:

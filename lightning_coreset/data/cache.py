@@ -98,8 +98,10 @@ class EmbeddingCache:
                 stacklevel=3,
             )
             return None
-        if note.get("checksum") != _checksum(positions, features) or not bool(torch.isfinite(features).all()):
-            warnings.warn(f"{path} is damaged (its checksum does not fit); its items are embedded again.", stacklevel=3)
+        whole = note.get("checksum") == _checksum(positions, features)
+        if not whole or not bool(torch.isfinite(features).all()):
+            told = "it holds NaN or infinite values" if whole else "its checksum does not fit"
+            warnings.warn(f"{path} is damaged ({told}); its items are embedded again.", stacklevel=3)
             return None
         return positions, features
 

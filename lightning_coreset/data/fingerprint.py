@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_coreset.data.loaders import refuse_iterable
-from lightning_coreset.data.views import EvaluationView
+from lightning_coreset.data.views import EvaluationView, random_state_kept
 
 #: Raised whenever what is stored, or how keys are made, changes its meaning.
 FORMAT_VERSION = 1
@@ -62,7 +62,8 @@ def dataset_fingerprint(dataset: Any, labels: Tensor | None) -> str:
     size = len(dataset)
     view = EvaluationView(dataset, _identity)
     places = sorted({size * place // _SAMPLES for place in range(_SAMPLES)})
-    first, second = ([_item_key(view[place]) for place in places] for _ in range(2))
+    with random_state_kept():
+        first, second = ([_item_key(view[place]) for place in places] for _ in range(2))
     if first != second:
         warn_random_items(dataset)
         first = []

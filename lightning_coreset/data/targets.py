@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
+from lightning_coreset.data.views import random_state_kept
+
 _ATTRIBUTES = ("targets", "labels", "_labels", "y")
 _COLUMNS = ("label", "labels", "target", "targets", "fine_label")
 
@@ -64,9 +66,11 @@ def _without_items(dataset: Any) -> Tensor | None:
         found = as_classes(getattr(dataset, name, None), len(dataset))
         if found is not None:
             return _as_trained(found, getattr(dataset, "target_transform", None))
-    samples = getattr(dataset, "samples", None)
-    if isinstance(samples, list) and len(samples) == len(dataset) and samples and isinstance(samples[0], tuple):
-        return as_classes([sample[-1] for sample in samples], len(dataset))
+    for name in ("samples", "_samples"):
+        samples = getattr(dataset, name, None)
+        if isinstance(samples, list) and len(samples) == len(dataset) and samples and isinstance(samples[0], tuple):
+            found = as_classes([sample[-1] for sample in samples], len(dataset))
+            return None if found is None else _as_trained(found, getattr(dataset, "target_transform", None))
     inner = getattr(dataset, "dataset", None)
     if inner is not None and hasattr(inner, "__len__") and len(inner) == len(dataset):
         return _without_items(inner)
@@ -98,23 +102,24 @@ def _as_trained(found: Tensor, transform: Callable[..., Any] | None) -> Tensor:
         return found
     raw, places = torch.unique(found, return_inverse=True)
     try:
-        changed = as_classes([int(transform(value)) for value in raw.tolist()], len(raw))
-    except (TypeError, ValueError):
-        # One-hot vectors and the like: the raw classes say the same.
+        changed = as_classes([transform(value) for value in raw.tolist()], len(raw))
+    except (AttributeError, TypeError, ValueError):
+        # Written for tensors or for other targets: the raw classes say the same.
         changed = None
     return found if changed is None else changed[places]
 
 
 def _from_items(dataset: Any) -> Tensor | None:
-    first = _label_of(dataset[0])
-    if first is None:
-        return None
+    with random_state_kept():
+        if _label_of(dataset[0]) is None:
+            return None
     warnings.warn(
         f"The labels of {type(dataset).__name__} are read by loading all of its {len(dataset)} items: pass labels= to "
         "avoid it.",
         stacklevel=4,
     )
-    values = [_label_of(dataset[index]) for index in range(len(dataset))]
+    with random_state_kept():
+        values = [_label_of(dataset[index]) for index in range(len(dataset))]
     return None if any(value is None for value in values) else as_classes(torch.tensor(values), len(dataset))
 
 
@@ -136,7 +141,13 @@ def _one(value: Any) -> bool:
 
 
 def _check_given(given: Any, size: int) -> Tensor:
-    column = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given)).detach().cpu()
+    try:
+        column = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given)).detach().cpu()
+    except (TypeError, ValueError) as error:
+        msg = (
+            f"labels are {type(given).__name__} {str(given)[:40]!r}: give integers, 0 to C-1, one for each train item."
+        )
+        raise ValueError(msg) from error
     if column.ndim == 2 and column.shape[1] == 1:
         column = column.squeeze(1)
     if column.shape != (size,):

@@ -1,7 +1,9 @@
 """Evaluation views: the same items without training augmentation, over copies, never over the user's objects."""
 
 import copy
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -115,9 +117,15 @@ def _with_transform(dataset: Any, transform: Callable[[Any], Any]) -> tuple[Any,
         joined.datasets = [part for part, _ in parts]
         return joined, all(replaced for _, replaced in parts)
     own = _own_attributes(dataset)
-    if "transform" in own or "transforms" in own:
+    inner = own.get("dataset")
+    wraps = inner is not None and hasattr(inner, "__getitem__")
+    unused = own.get("transform") is None and own.get("transforms") is None
+    # A wrapper that was given no transform leaves the one below it to augment.
+    if ("transform" in own or "transforms" in own) and not (wraps and unused):
         changed = copy.copy(dataset)
-        if isinstance(dataset, VisionDataset):
+        if isinstance(dataset, VisionDataset) and _is_joint(dataset):
+            changed.transforms = _AnyForm(transform)
+        elif isinstance(dataset, VisionDataset):
             changed.transform = transform
             changed.transforms = StandardTransform(transform, dataset.target_transform)
         elif "transform" in own:
@@ -125,13 +133,35 @@ def _with_transform(dataset: Any, transform: Callable[[Any], Any]) -> tuple[Any,
         else:
             changed.transforms = _AnyForm(transform)
         return changed, True
-    inner = own.get("dataset")
-    if inner is not None and hasattr(inner, "__getitem__"):
+    if wraps:
         inner, replaced = _with_transform(inner, transform)
         changed = copy.copy(dataset)
         changed.dataset = inner
         return changed, replaced
     return dataset, False
+
+
+def _is_joint(dataset: VisionDataset) -> bool:
+    """Whether it calls ``transforms(sample)`` or ``transforms(image, target)`` instead of ``transform(image)``.
+
+    torchgeo's folders do, on what a folder without transform reads: those must not see an image transform.
+    """
+    if dataset.transforms is not None:
+        return not isinstance(dataset.transforms, StandardTransform)
+    code = getattr(type(dataset).__getitem__, "__code__", None)
+    return code is not None and "transforms" in code.co_names
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Reading items may draw random numbers: afterwards those of Python, numpy and torch's CPU go on as before."""
+    python, arrays = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
 
 
 def _own_attributes(dataset: Any) -> Mapping[str, Any]:
@@ -150,7 +180,7 @@ class _AnyForm:
 
 
 def as_tensor(image: Any) -> Tensor:
-    """A PIL image or array as a tensor ``[C, H, W]`` of its own type; tensors as they are.
+    """A PIL image or array as a tensor ``[C, H, W]`` of its own type; tensors, and arrays of no image, as they are.
 
     Example:
         >>> as_tensor(np.zeros((4, 5, 3), dtype=np.uint8)).shape
@@ -163,4 +193,7 @@ def as_tensor(image: Any) -> Tensor:
     array = np.asarray(image)
     if array.ndim == 2:
         array = array[:, :, None]
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+    if array.ndim == 3:
+        array = array.transpose(2, 0, 1)
+    # A copy: images and memory maps give arrays that must not be written to, and torch warns of those.
+    return torch.from_numpy(np.array(array, order="C"))

@@ -1,8 +1,8 @@
 """The feature pass: every wanted item through the extractor once, leaving no trace in the trainer."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from lightning_coreset.data.cache import EmbeddingCache
-from lightning_coreset.data.views import EvaluationView, as_tensor, image_of, with_image
+from lightning_coreset.data.views import EvaluationView, as_tensor, image_of, random_state_kept, with_image
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.features.extractor import FeatureExtractor
 
@@ -74,16 +74,19 @@ def extract_features(
         view = EvaluationView(dataset, transform or extractor.transform(normalize))
         if transform is not None:
             _warn_if_random(view, int(positions[missing[0]]))
-        for start, block in _embed(view, extractor, positions[missing], trainer, source, num_workers, cache, progress):
-            if rows is None:
-                rows = torch.empty(len(positions), block.shape[1])
-            elif block.shape[1] != rows.shape[1]:
-                msg = (
-                    f"The cache holds rows of width {rows.shape[1]}, {extractor.key} gives {block.shape[1]}: give "
-                    "another cache_dir."
-                )
-                raise CoresetError(msg)
-            rows[missing[start : start + len(block)]] = block
+        blocks = _embed(view, extractor, positions[missing], trainer, source, num_workers, cache, progress)
+        # Closed at once where something fails: the trainer's stage must not wait for the garbage collector.
+        with closing(blocks):
+            for start, block in blocks:
+                if rows is None:
+                    rows = torch.empty(len(positions), block.shape[1])
+                elif block.shape[1] != rows.shape[1]:
+                    msg = (
+                        f"The cache holds rows of width {rows.shape[1]}, {extractor.key} gives {block.shape[1]}: give "
+                        "another cache_dir."
+                    )
+                    raise CoresetError(msg)
+                rows[missing[start : start + len(block)]] = block
     assert rows is not None
     return rows
 
@@ -97,7 +100,7 @@ def _embed(
     num_workers: int,
     cache: EmbeddingCache | None,
     progress: Callable[[int, str], AbstractContextManager[Any]] | None,
-) -> Iterator[tuple[int, Tensor]]:
+) -> Generator[tuple[int, Tensor], None, None]:
     """Blocks of embeddings, each stored before it is given out: ``(start, [b, d])``."""
     device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
     shard: list[Tensor] = []
@@ -113,8 +116,9 @@ def _embed(
             inputs = extractor.inputs(_to_device(batch, device, trainer, source))
             with trainer.precision_plugin.forward_context() if trainer is not None else ExitStack():
                 output = extractor.extract(_filled_up(inputs, extractor.batch_size))
+            _check_shape(inputs, output, len(indices), extractor)
             rows = output[: len(indices)].float().cpu()
-            _check_rows(rows, indices, extractor)
+            _check_finite(rows, indices, extractor)
             shard.append(rows)
             if bar is not None:
                 bar.update(len(indices))
@@ -172,7 +176,9 @@ def _collate(items: list[tuple[int, Any]]) -> tuple[list[int], Any]:
         batch = [_collated([item[place] for _, item in items]) for place in range(len(first))]
     else:
         return indices, stacked
-    return indices, _exchange(batch, first, stacked)
+    batch = _exchange(batch, first, stacked)
+    # As torch collates: tuples become lists, named tuples keep their names for the source's hooks.
+    return indices, type(first)(*batch) if hasattr(first, "_fields") else batch
 
 
 def _exchange(batch: Any, item: Any, stacked: Tensor) -> Any:
@@ -208,12 +214,22 @@ def _filled_up(inputs: Tensor, size: int) -> Tensor:
     return torch.cat([inputs, inputs[-1:].expand(size - len(inputs), *inputs.shape[1:])])
 
 
-def _check_rows(rows: Tensor, indices: list[int], extractor: FeatureExtractor) -> None:
-    if rows.ndim != 2 or len(rows) != len(indices):
+def _check_shape(inputs: Tensor, output: Tensor, count: int, extractor: FeatureExtractor) -> None:
+    if len(inputs) != count:
         msg = (
-            f"{extractor.key} gave {list(rows.shape)} for {len(indices)} images; one row per image is accepted, [B, d]."
+            f"A batch of {count} items became {len(inputs)} images; one image per item is accepted: leave the batch's "
+            "size alone in batch-transfer hooks, or give a FeatureExtractor whose inputs() finds one image per item."
         )
         raise CoresetError(msg)
+    if output.ndim != 2 or len(output) != max(count, extractor.batch_size):
+        msg = (
+            f"{extractor.key} gave {list(output.shape)} for {max(count, extractor.batch_size)} images; one row per "
+            "image is accepted, [B, d]."
+        )
+        raise CoresetError(msg)
+
+
+def _check_finite(rows: Tensor, indices: list[int], extractor: FeatureExtractor) -> None:
     finite = torch.isfinite(rows).all(dim=1)
     if not bool(finite.all()):
         item = indices[int(torch.nonzero(~finite)[0])]
@@ -240,7 +256,8 @@ def _overrides(source: LightningDataModule, hook: str) -> bool:
 
 
 def _warn_if_random(view: EvaluationView, index: int) -> None:
-    first, second = (as_tensor(image_of(view[index])) for _ in range(2))
+    with random_state_kept():
+        first, second = (as_tensor(image_of(view[index])) for _ in range(2))
     if first.shape != second.shape or not torch.equal(first, second):
         warnings.warn(
             "Two reads of one item through features_transform differ, so embeddings are of augmented images: give a "

@@ -1,7 +1,6 @@
 """Extractors with a network: timm, torchvision, and any module of the user's."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torchvision.transforms import v2
 
 from lightning_coreset.data.fingerprint import module_key
 from lightning_coreset.data.views import as_tensor
-from lightning_coreset.errors import WeightsUnavailableError
+from lightning_coreset.errors import CoresetError, WeightsUnavailableError
 from lightning_coreset.features.extractor import FeatureExtractor, as_rows, scaled_tensor, with_channels
 
 _ANSWER_SECONDS = 10.0
@@ -55,7 +54,12 @@ class TimmExtractor(FeatureExtractor):
         self.name = name
         self.pretrained = pretrained
         self._module: nn.Module | None = None
-        self._config = timm.models.get_pretrained_cfg(name)
+        try:
+            self._config = timm.models.get_pretrained_cfg(name)
+        except RuntimeError as error:
+            known = timm.list_pretrained(f"{name.split('.')[0]}.*")
+            msg = f"timm does not know the weights {name!r} ({error}): give one of {known}."
+            raise ValueError(msg) from error
 
     @property
     def key(self) -> str:
@@ -71,9 +75,7 @@ class TimmExtractor(FeatureExtractor):
             with _own_errors(self.key):
                 if self.pretrained:
                     _ask_the_hub(self._config)
-                # Random weights must not depend on, or touch, the global random state.
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(0)
+                with _own_random_state():
                     self._module = timm.create_model(self.name, pretrained=self.pretrained, num_classes=0)
         return self._module
 
@@ -112,7 +114,11 @@ class TorchvisionExtractor(FeatureExtractor):
             msg = f"torchvision does not know the classifier {name!r}: see torchvision.models.list_models()."
             raise ValueError(msg)
         self.name = name
-        self._weights = None if weights is None else torchvision.models.get_model_weights(name)[weights]
+        known = torchvision.models.get_model_weights(name)
+        if weights is not None and weights not in known.__members__:
+            msg = f"torchvision's {name} has no weights {weights!r}: give one of {[*known.__members__]}, or None."
+            raise ValueError(msg)
+        self._weights = None if weights is None else known[weights]
         self._module: nn.Module | None = None
 
     @property
@@ -124,8 +130,7 @@ class TorchvisionExtractor(FeatureExtractor):
     def module(self) -> nn.Module:
         """The network with its classifier replaced by nothing."""
         if self._module is None:
-            with _own_errors(self.key), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+            with _own_errors(self.key), _own_random_state():
                 network = torchvision.models.get_model(self.name, weights=self._weights)
             self._module = without_classifier(network)
         return self._module
@@ -200,10 +205,18 @@ def network_transform(
 
 def _three_channels(image: Any) -> Tensor:
     tensor = as_tensor(image)
+    if tensor.ndim == 2:
+        tensor = tensor.unsqueeze(0)
     if tensor.ndim == 3 and tensor.shape[0] == 1:
         return tensor.expand(3, -1, -1)
+    if tensor.ndim != 3 or tensor.shape[0] not in (3, 4):
+        msg = (
+            f"The network takes images with 3 channels and got one of shape {list(tensor.shape)}: choose channels with "
+            "features_transform=, or give a module of your own as features=."
+        )
+        raise CoresetError(msg)
     # The alpha channel of PNG files says nothing to a network.
-    return tensor[:3] if tensor.ndim == 3 and tensor.shape[0] == 4 else tensor
+    return tensor[:3]
 
 
 def without_classifier(network: nn.Module) -> nn.Module:
@@ -225,6 +238,14 @@ def without_classifier(network: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
+def _own_random_state() -> Iterator[None]:
+    """Random weights must not depend on the global random state, nor touch it: `torch.manual_seed` would seed GPUs."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+@contextlib.contextmanager
 def _own_errors(name: str) -> Iterator[None]:
     """Weights that cannot be had as one line that names the other choices."""
     try:
@@ -243,8 +264,12 @@ def _ask_the_hub(config: Any) -> None:
     Raises:
         OSError: The weights are neither in the local cache nor at a hub that answers.
     """
-    repository = getattr(config, "hf_hub_id", None)
-    if not repository or getattr(config, "file", None) or os.environ.get("HF_HUB_OFFLINE"):
+    if not config.has_weights:
+        msg = "timm has none"
+        raise OSError(msg)
+    repository = config.hf_hub_id
+    # The hub reads its environment variable once, on import: one that is set later does not stop its retries.
+    if not repository or config.file or hub_constants.HF_HUB_OFFLINE:
         return
     names = ("model.safetensors", "pytorch_model.bin")
     cached = [huggingface_hub.try_to_load_from_cache(repository, name) for name in names]

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -70,12 +72,26 @@ def _read(path: Path) -> Any:
     if not path.exists():
         msg = f"features={str(path)!r} does not exist: give the path of a {', '.join(SUFFIXES)} file."
         raise ValueError(msg)
+    try:
+        arrays = _arrays(path)
+    except (BadZipFile, EOFError, OSError, SafetensorError, TypeError, ValueError) as error:
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = (
+            f"features={str(path)!r} cannot be read ({told}); numbers in a whole {', '.join(SUFFIXES)} file are "
+            "accepted, and no pickled objects: write it again."
+        )
+        raise ValueError(msg) from error
+    return _one(arrays, path)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        return dict(load_file(path))
+    found = np.load(path, allow_pickle=False)
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return _one({name: arrays[name] for name in arrays.files}, path)
-    return _one(load_file(path), path)
+        return {"features": found}
+    with found:
+        return {name: found[name] for name in found.files}
 
 
 def _one(arrays: dict[str, Any], path: Path) -> Any:

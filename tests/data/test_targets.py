@@ -254,7 +254,9 @@ def test_a_target_transform_to_tensors() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [[2, 0, 1], np.array([[2], [0], [1]]), torch.tensor([2, 0, 1], dtype=torch.uint8)], ids=type
+    "given",
+    [[2, 0, 1], np.array([[2], [0], [1]]), torch.tensor([2, 0, 1], dtype=torch.uint8)],
+    ids=lambda given: type(given).__name__,
 )
 def test_given_labels_win(given: Any) -> None:
     dataset = Unreadable(3, targets=[9, 9, 9])
@@ -313,7 +315,9 @@ def test_items_are_read_when_asked_with_one_warning(items: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "items", [["image", "image"], [("image", 0.5)] * 2, [("image", torch.tensor([0, 1]))] * 2, [{"img": 1}] * 2], ids=str
+    "items",
+    [["image", "image"], [("image", 0.5)] * 2, [("image", torch.tensor([0, 1]))] * 2, [{"img": 1}] * 2],
+    ids=str,
 )
 def test_items_without_a_class(items: list[Any]) -> None:
     with warnings.catch_warnings():
