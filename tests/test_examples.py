@@ -1,0 +1,33 @@
+"""The numbered scripts run, each in its quick form."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if re.match(r"\d\d_", path.name))
+
+# Arguments that make a script quick; where it reads real data, it is marked so.
+QUICK = [
+    pytest.param("00_digits.py", ["--steps=5", "--seeds=1", "--output=digits.png"], id="00_digits"),
+]
+
+
+@pytest.mark.examples
+@pytest.mark.parametrize(("script", "arguments"), QUICK)
+def test_script(script: str, arguments: list[str], tmp_path: Path) -> None:
+    environment = os.environ | {"MPLBACKEND": "Agg"}
+    command = [sys.executable, str(FOLDER / script), *arguments]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_every_numbered_script_has_a_quick_form() -> None:
+    assert [path.name for path in SCRIPTS] == sorted(str(quick.values[0]) for quick in QUICK)
