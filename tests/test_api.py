@@ -97,17 +97,19 @@ def test_arguments_of_numpy_reach_the_manifest_as_plain_numbers(data: tuple[torc
 @pytest.mark.parametrize("method", ["random", "uniform", "prototypes", "typiclust"])
 def test_seeds_decide_the_random_choices(method: str, data: tuple[torch.Tensor, torch.Tensor]) -> None:
     arguments = {"clusters": 15} if method == "prototypes" else {}
-    first, again, other = (select(*data, method=method, budget=30, seed=seed, **arguments).indices for seed in (5, 5, 6))
+    first, again, other = (
+        select(*data, method=method, budget=30, seed=seed, **arguments).indices for seed in (5, 5, 6)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_global_random_state_is_not_touched(method: str, data: tuple[torch.Tensor, torch.Tensor]) -> None:
-    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     select(*data, method=method, budget=10, seed=3)
     assert torch.equal(torch.get_rng_state(), torch_before)
-    assert (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == numpy_before).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -207,7 +209,9 @@ def test_bad_input_is_told_in_one_line(case: str) -> None:
 
 
 def test_an_unknown_argument_is_a_type_error_that_lists_the_accepted() -> None:
-    with pytest.raises(TypeError, match=r"'subzerocore' got the unknown argument 'gama'; accepted are per_class, coverage"):
+    with pytest.raises(
+        TypeError, match=r"'subzerocore' got the unknown argument 'gama'; accepted are per_class, coverage"
+    ):
         select(ROWS, budget=2, gama=0.6)
     with pytest.raises(TypeError, match=r"'herding' got the unknown argument 'mode'"):
         select(ROWS, budget=2, method="herding", mode="dense")

@@ -8,7 +8,14 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_coreset import CoresetDataModule, CoresetError, KCenter
-from tests.helpers.lightning_parts import CountingExtractor, DigitsSource, LinearNet, digit_tensors, marks, quiet_trainer
+from tests.helpers.lightning_parts import (
+    CountingExtractor,
+    DigitsSource,
+    LinearNet,
+    digit_tensors,
+    marks,
+    quiet_trainer,
+)
 
 
 def made(**settings: Any) -> CoresetDataModule:

@@ -37,7 +37,13 @@ def cli(tmp_path: Path, *arguments: str, command: str = "fit", **settings: Any) 
 
 
 def test_the_first_form_of_the_design(tmp_path: Path) -> None:
-    flags = (OURS, "--data.source=DigitsSource", "--data.method=subzerocore", "--data.ratio=0.1", "--data.features=pixels")
+    flags = (
+        OURS,
+        "--data.source=DigitsSource",
+        "--data.method=subzerocore",
+        "--data.ratio=0.1",
+        "--data.features=pixels",
+    )
     datamodule = cli(tmp_path, *flags).datamodule
     assert isinstance(datamodule, CoresetDataModule)
     assert isinstance(datamodule.source, DigitsSource)
@@ -61,7 +67,13 @@ def test_a_selector_by_its_bare_name_with_arguments(tmp_path: Path) -> None:
 
 
 def test_method_arguments_by_flag(tmp_path: Path) -> None:
-    flags = (OURS, "--data.source=DigitsSource", "--data.method=k_center", "--data.method_args.start=5", "--data.budget=9")
+    flags = (
+        OURS,
+        "--data.source=DigitsSource",
+        "--data.method=k_center",
+        "--data.method_args.start=5",
+        "--data.budget=9",
+    )
     datamodule = cli(tmp_path, *flags, "--data.features=pixels").datamodule
     assert datamodule.coreset.indices[0] == 5
 
@@ -89,7 +101,9 @@ def test_yaml_with_nested_arguments_printed_saved_and_run_again(
         "ratio": 0.05,
         "features": "pixels",
     }
-    config.write_text(yaml.safe_dump({"data": {"class_path": "lightning_coreset.CoresetDataModule", "init_args": nested}}))
+    config.write_text(
+        yaml.safe_dump({"data": {"class_path": "lightning_coreset.CoresetDataModule", "init_args": nested}})
+    )
 
     with pytest.raises(SystemExit) as stopped:
         cli(tmp_path, f"--config={config}", "--print_config")
@@ -156,7 +170,7 @@ def test_a_script_that_never_imports_us(tmp_path: Path) -> None:
     assert len(Coreset.load(tmp_path / "coresets" / "coreset.json")) == 20
 
 
-OWN_CLASSES = '''
+OWN_CLASSES = """
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from sklearn.datasets import load_digits
@@ -180,4 +194,4 @@ class MyNet(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.01)
-'''
+"""

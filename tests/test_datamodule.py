@@ -16,7 +16,14 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from lightning_coreset import Coreset, CoresetDataModule, CoresetError, KCenter, SubZeroCore, select
 from lightning_coreset.errors import UnsupportedSourceError
-from tests.helpers.lightning_parts import CountingExtractor, DigitsSource, LinearNet, digit_tensors, marks, quiet_trainer
+from tests.helpers.lightning_parts import (
+    CountingExtractor,
+    DigitsSource,
+    LinearNet,
+    digit_tensors,
+    marks,
+    quiet_trainer,
+)
 
 
 def wrapped(source: Any = None, **settings: Any) -> CoresetDataModule:
@@ -106,7 +113,9 @@ class TestSources:
     def test_a_pytorch_lightning_datamodule_is_named(self) -> None:
         foreign = type("LightningDataModule", (), {"__module__": "pytorch_lightning.core.datamodule"})
         source = type("TheirDataModule", (foreign,), {})()
-        with pytest.raises(TypeError, match=r"TheirDataModule is a pytorch_lightning\.core\..*import lightning\.pytorch"):
+        with pytest.raises(
+            TypeError, match=r"TheirDataModule is a pytorch_lightning\.core\..*import lightning\.pytorch"
+        ):
             CoresetDataModule(source, ratio=0.1)
 
 
@@ -120,7 +129,10 @@ class TestBadInput:
             ({"ratio": 1.5}, "ratio=1.5 is not accepted"),
             ({"ratio": None, "budget": 0}, "budget=0 is not accepted"),
             ({"method": "subzerocor"}, "did you mean 'subzerocore'"),
-            ({"selector": KCenter(), "method": "k_center"}, r"selector=KCenter beside method='k_center'.*--data.method=null"),
+            (
+                {"selector": KCenter(), "method": "k_center"},
+                r"selector=KCenter beside method='k_center'.*--data.method=null",
+            ),
             ({"selector": KCenter(), "method_args": {"start": 1}}, "selector=KCenter beside method_args="),
             ({"selector": KCenter(), "per_class": True}, "selector=KCenter beside per_class=True"),
             ({"method": "subzerocore", "method_args": {"coverage": 1.0}}, "coverage=1.0 is not accepted"),
@@ -158,7 +170,9 @@ class TestBadInput:
     def test_a_last_batch_that_is_dropped_and_the_only_one(self, tmp_path: Path) -> None:
         extractor = CountingExtractor()
         datamodule = wrapped(DigitsSource(batch_size=64, drop_last=True), features=extractor)
-        with pytest.raises(CoresetError, match=r"60 items on 1 rank\(s\) do not fill one batch of 64: keep at least 64"):
+        with pytest.raises(
+            CoresetError, match=r"60 items on 1 rank\(s\) do not fill one batch of 64: keep at least 64"
+        ):
             quiet_trainer(tmp_path).fit(LinearNet(), datamodule=datamodule)
         assert extractor.forwards == 0, "refused before any work started"
 

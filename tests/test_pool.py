@@ -57,7 +57,9 @@ def test_features_that_are_no_real_numbers() -> None:
         Pool([["a", "b"], ["c", "d"]])
 
 
-@pytest.mark.parametrize("labels", [LABELS, LABELS.numpy(), LABELS.tolist(), LABELS.to(torch.uint8), tuple(LABELS.tolist())])
+@pytest.mark.parametrize(
+    "labels", [LABELS, LABELS.numpy(), LABELS.tolist(), LABELS.to(torch.uint8), tuple(LABELS.tolist())]
+)
 def test_labels_of_any_kind_become_int64(labels: object) -> None:
     pool = Pool(ROWS, labels)
     assert pool.labels is not None

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,11 @@ from tests.helpers.examples import METHODS
 
 
 @pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, type[Selector]]]:
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[Selector]]:
     """The registry as it was, whatever a test adds to it."""
     selectors = dict(registry._SELECTORS)
     monkeypatch.setattr(registry, "_SELECTORS", selectors)
-    yield selectors
+    return selectors
 
 
 def test_every_method_of_this_stage_is_listed_in_alphabetical_order() -> None:
@@ -29,7 +28,13 @@ def test_every_method_of_this_stage_is_listed_in_alphabetical_order() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "found"),
-    [("*core", ["subzerocore"]), ("*core*", ["subzerocore"]), ("k_*", ["k_center"]), ("h?rding", ["herding"]), ("nothing*", [])],
+    [
+        ("*core", ["subzerocore"]),
+        ("*core*", ["subzerocore"]),
+        ("k_*", ["k_center"]),
+        ("h?rding", ["herding"]),
+        ("nothing*", []),
+    ],
 )
 def test_listing_by_wildcard(pattern: str, found: list[str]) -> None:
     assert list_selectors(pattern) == found
@@ -37,10 +42,17 @@ def test_listing_by_wildcard(pattern: str, found: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("typo", "meant"),
-    [("subzerocor", "subzerocore"), ("SubZeroCore", "subzerocore"), ("kcenter", "k_center"), ("facility", "facility_location")],
+    [
+        ("subzerocor", "subzerocore"),
+        ("SubZeroCore", "subzerocore"),
+        ("kcenter", "k_center"),
+        ("facility", "facility_location"),
+    ],
 )
 def test_an_unknown_method_names_the_closest(typo: str, meant: str) -> None:
-    with pytest.raises(ValueError, match=rf"^Unknown method '{typo}'; accepted are .*did you mean .*'{meant}'") as raised:
+    with pytest.raises(
+        ValueError, match=rf"^Unknown method '{typo}'; accepted are .*did you mean .*'{meant}'"
+    ) as raised:
         selector_class(typo)
     assert "\n" not in str(raised.value)
 
@@ -51,7 +63,9 @@ def test_an_unknown_method_unlike_any_other_lists_all() -> None:
 
 
 def test_an_unknown_argument_lists_the_accepted_ones() -> None:
-    with pytest.raises(TypeError, match=r"'subzerocore' got the unknown argument 'gamma'; accepted are .*coverage, neighbors.*"):
+    with pytest.raises(
+        TypeError, match=r"'subzerocore' got the unknown argument 'gamma'; accepted are .*coverage, neighbors.*"
+    ):
         build_selector("subzerocore", {"gamma": 0.6})
     with pytest.raises(TypeError, match=r"'random' got the unknown argument 'mode'; accepted are per_class"):
         build_selector("random", {"mode": "dense"})
@@ -102,7 +116,11 @@ def test_a_selector_of_another_distribution_is_found_by_its_entry_point(tmp_path
     root = Path(registry.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", script],
-        cwd=root, capture_output=True, text=True, timeout=120, check=False,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[1, 2]"

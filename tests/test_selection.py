@@ -153,7 +153,9 @@ def test_transforms_have_keys_without_addresses() -> None:
 def test_a_killed_pass_resumes_and_gives_the_same_answer(tmp_path: Path) -> None:
     def start(root: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(SLOW_PASS), str(tmp_path / root)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(Path.cwd())}
+        )
 
     whole = json.loads(start("whole").communicate(timeout=120)[0].splitlines()[-1])
 

@@ -134,7 +134,7 @@ def test_other_shards_are_still_read_beside_a_damaged_one(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:-1])
     cache.write(torch.tensor([8]), rows_of(torch.tensor([8]), 2))
     with pytest.warns(UserWarning, match="is damaged"):
-        rows, found = cache.read(torch.tensor([3, 8]))
+        _, found = cache.read(torch.tensor([3, 8]))
     assert found.tolist() == [False, True]
     # What is embedded again is stored beside the damaged one, under the same name: the damage is gone.
     cache.write(torch.tensor([3, 1]), rows_of(torch.tensor([3, 1]), 2))
@@ -154,7 +154,7 @@ def test_a_shard_of_another_dataset_or_version_is_ignored(changed: dict[str, str
 
 
 def test_a_shard_moved_from_another_key_is_ignored(tmp_path: Path) -> None:
-    cache, path = shard(tmp_path)
+    _, path = shard(tmp_path)
     other = EmbeddingCache(tmp_path, "other")
     Path(other.folder).mkdir(parents=True)
     path.rename(Path(other.folder, path.name))

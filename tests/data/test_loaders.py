@@ -89,4 +89,9 @@ def test_weights_join_items_of_any_form(item: Any, weighted: Any) -> None:
 def test_workers_settings_are_left_out_without_workers() -> None:
     template = read_train_loader(DataLoader(DATA, num_workers=1, prefetch_factor=4, persistent_workers=True, timeout=3))
     loader = reduced_loader(template, DATA, list(range(20)), num_workers=0)
-    assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers, loader.timeout) == (0, None, False, 0)
+    assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers, loader.timeout) == (
+        0,
+        None,
+        False,
+        0,
+    )

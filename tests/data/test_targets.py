@@ -23,15 +23,15 @@ class Cifar(vision.CIFAR10):
 
     train_list = (["data_batch_1", None],)
     test_list = ()
-    meta = {"filename": "batches.meta", "key": "label_names", "md5": None}  # noqa: RUF012 (as torchvision has it)
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": None}
 
 
 class Svhn(vision.SVHN):
-    split_list = {"train": ["", "train_32x32.mat", None]}  # noqa: RUF012 (as torchvision has it)
+    split_list = {"train": ["", "train_32x32.mat", None]}
 
 
 class Flowers(vision.Flowers102):
-    _file_dict = {  # noqa: RUF012 (as torchvision has it)
+    _file_dict = {
         "label": ("imagelabels.mat", None),
         "setid": ("setid.mat", None),
         "image": ("102flowers.tgz", None),

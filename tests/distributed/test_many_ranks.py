@@ -11,7 +11,7 @@ from lightning_coreset.ops.reducer import Reducer, SerialReducer
 from lightning_coreset.registry import build_selector
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.herding import Herding
-from tests.helpers.examples import LABEL_FREE, METHODS, clouds
+from tests.helpers.examples import METHODS, clouds
 from tests.helpers.ranks import ThreadReducer, run_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:SubZeroCore looks at")

@@ -43,7 +43,9 @@ def test_all_ranks_fail_when_one_does(processes: ProcessPool, failing: list[int]
         if rank in failing:
             assert answer == f"KeyError: 'rank {rank} has a reason'"
         else:
-            assert answer.startswith(f"CoresetError: Rank {failing[0]} failed at this test and all ranks stop: KeyError:")
+            assert answer.startswith(
+                f"CoresetError: Rank {failing[0]} failed at this test and all ranks stop: KeyError:"
+            )
     assert processes.run(work.still_in_step) == [[0, 1], [0, 1]]
 
 

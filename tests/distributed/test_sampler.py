@@ -37,7 +37,9 @@ def test_the_global_random_state_is_not_touched() -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 4, 5, 64])
 def test_ranks_share_one_sequence(ranks: int) -> None:
     alone = list(EpochWeightedSampler(torch.arange(1.0, 14.0), seed=2))
-    parts = [EpochWeightedSampler(torch.arange(1.0, 14.0), seed=2, num_replicas=ranks, rank=rank) for rank in range(ranks)]
+    parts = [
+        EpochWeightedSampler(torch.arange(1.0, 14.0), seed=2, num_replicas=ranks, rank=rank) for rank in range(ranks)
+    ]
     assert len({len(part) for part in parts}) == 1
     assert all(len(part) == len(list(part)) for part in parts)
     dealt = [item for turn in zip(*parts, strict=True) for item in turn]

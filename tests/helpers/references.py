@@ -85,9 +85,7 @@ def graph_cut_value(similarity: Array, chosen: list[int], *, lam: float = 1.0) -
     return float(lam * similarity[:, chosen].sum() - similarity[np.ix_(chosen, chosen)].sum())
 
 
-def herding(
-    features: Array, count: int, *, initial: Iterable[int] = (), forbidden: Iterable[int] = ()
-) -> list[int]:
+def herding(features: Array, count: int, *, initial: Iterable[int] = (), forbidden: Iterable[int] = ()) -> list[int]:
     """At step t the pick is argmin_j ||(t + 1) mu - sum_A x - x_j||."""
     rows = unit_rows(features)
     chosen, out = list(initial), {*initial, *forbidden}

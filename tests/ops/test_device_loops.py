@@ -1,4 +1,4 @@
-"""Greedy loops for a GPU never ask the device for a value: on the meta device, where there is none, they run through."""
+"""Greedy loops for a GPU never ask the device for a value: on the meta device, which has none, they run through."""
 
 import sys
 
@@ -16,12 +16,16 @@ def module_of(function: object) -> object:
 
 
 def test_graph_cut() -> None:
-    ranking = module_of(graph_cut)._greedy(torch.empty(N, 8, device=META), None, torch.empty(N, device=META), COUNT, None)
+    ranking = module_of(graph_cut)._greedy(
+        torch.empty(N, 8, device=META), None, torch.empty(N, device=META), COUNT, None
+    )
     assert ranking.indices.shape == (COUNT,)
 
 
 def test_k_center() -> None:
-    ranking = module_of(k_center)._greedy(torch.empty(N, 8, device=META), torch.empty(N, device=META), None, COUNT, None)
+    ranking = module_of(k_center)._greedy(
+        torch.empty(N, 8, device=META), torch.empty(N, device=META), None, COUNT, None
+    )
     assert ranking.gains.shape == (COUNT,)
 
 

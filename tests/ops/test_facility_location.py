@@ -90,7 +90,9 @@ def test_gains_never_grow() -> None:
     assert gains[-1] >= 0
 
 
-@pytest.mark.parametrize("rows", [torch.zeros(70, 3), torch.ones(70, 3), torch.cat([torch.ones(5, 3), torch.zeros(65, 3)])])
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(70, 3), torch.ones(70, 3), torch.cat([torch.ones(5, 3), torch.zeros(65, 3)])]
+)
 def test_rows_that_say_nothing_are_picked_in_order(rows: torch.Tensor) -> None:
     assert facility_location(rows, 70).indices.tolist() == list(range(70))
 
@@ -102,7 +104,9 @@ def test_the_bar_hears_of_every_pick() -> None:
 
 
 @pytest.mark.parametrize("name", ["candidate_weights", "item_weights"])
-@pytest.mark.parametrize("weights", [torch.ones(9), torch.full((10,), -1.0), torch.full((10,), float("nan")), torch.ones(10, 1)])
+@pytest.mark.parametrize(
+    "weights", [torch.ones(9), torch.full((10,), -1.0), torch.full((10,), float("nan")), torch.ones(10, 1)]
+)
 def test_weights_that_are_none(name: str, weights: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=rf"{name} have shape .*: give 10 finite weights, none negative"):
         facility_location(normal_rows(10), 2, **{name: weights})

@@ -14,7 +14,9 @@ from tests.helpers.examples import normal_rows, tied_rows
 def test_the_same_picks_as_the_reference_with_ties(size: int, start: int | None) -> None:
     rows = tied_rows(size, seed=size)
     start = size - 1 if start == -1 else start
-    assert k_center(rows, size, start=start).indices.tolist() == references.farthest_first(rows.numpy(), size, start=start)
+    assert k_center(rows, size, start=start).indices.tolist() == references.farthest_first(
+        rows.numpy(), size, start=start
+    )
 
 
 @pytest.mark.parametrize("start", [None, 20])

@@ -119,5 +119,7 @@ def test_without_faiss_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_faiss_distributions_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_guard, "_is_installed", lambda name: name in ("faiss-cpu", "faiss-gpu"))
-    with pytest.raises(CoresetError, match="faiss-cpu and faiss-gpu are installed at once .*`pip uninstall -y faiss-cpu faiss-gpu`"):
+    with pytest.raises(
+        CoresetError, match="faiss-cpu and faiss-gpu are installed at once .*`pip uninstall -y faiss-cpu faiss-gpu`"
+    ):
         kmeans(normal_rows(10), 2)

@@ -13,5 +13,7 @@ def test_half_of_what_is_free() -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "1GB"])
 def test_a_limit_that_is_none(limit: int) -> None:
-    with pytest.raises(ValueError, match=r"memory_limit=.* is not accepted: give a positive number of bytes, or 'auto'"):
+    with pytest.raises(
+        ValueError, match=r"memory_limit=.* is not accepted: give a positive number of bytes, or 'auto'"
+    ):
         resolve_memory_limit(limit)

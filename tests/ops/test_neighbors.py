@@ -17,7 +17,9 @@ def test_radius_is_the_distance_to_the_kth_other_item(size: int, share: float) -
     neighbors = 1 + round(share * (size - 2))
     expected = references.knn_radius(references.unit_rows(rows.numpy()), neighbors)
     assert np.allclose(knn_radius(rows, neighbors).numpy(), expected, atol=1e-5)
-    assert np.allclose(knn_radius(rows, neighbors, metric="raw").numpy(), references.knn_radius(rows.numpy(), neighbors), atol=1e-5)
+    assert np.allclose(
+        knn_radius(rows, neighbors, metric="raw").numpy(), references.knn_radius(rows.numpy(), neighbors), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("size", [63, 65, 257, 300])
@@ -55,7 +57,9 @@ def test_an_unknown_metric() -> None:
 @pytest.mark.parametrize("picks", [1, 6, 60])
 def test_coverage_is_the_share_of_balls_with_a_chosen_item(rows: torch.Tensor, neighbors: int, picks: int) -> None:
     chosen = torch.randperm(120, generator=torch.Generator().manual_seed(0))[:picks]
-    assert coverage(rows, chosen, neighbors) == pytest.approx(references.coverage(rows.numpy(), chosen.tolist(), neighbors))
+    assert coverage(rows, chosen, neighbors) == pytest.approx(
+        references.coverage(rows.numpy(), chosen.tolist(), neighbors)
+    )
 
 
 def test_everything_chosen_covers_everything() -> None:

@@ -108,6 +108,14 @@ def test_every_part_of_a_seed_counts() -> None:
     def draw(*parts: int | str | None) -> float:
         return torch.rand(1, generator=seeded_generator(*parts), dtype=torch.float64).item()
 
-    keys: list[tuple[int | str | None, ...]] = [(0,), (1,), (0, "class", 1), (0, "class", 2), (0, "class", None), (0, 1), (-1,)]
+    keys: list[tuple[int | str | None, ...]] = [
+        (0,),
+        (1,),
+        (0, "class", 1),
+        (0, "class", 2),
+        (0, "class", None),
+        (0, 1),
+        (-1,),
+    ]
     assert len({draw(*key) for key in keys}) == len(keys)
     assert draw(0, "class", 1) == draw(0, "class", 1)

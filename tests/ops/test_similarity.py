@@ -18,7 +18,9 @@ def test_similarity_is_the_cosine(mode: str, kind: str) -> None:
     similarity = SimilarityRows(rows, kind=kind, mode=mode)
     expected = references.cosine(rows.numpy(), kind)
     assert np.allclose(similarity.rows(torch.arange(80)).numpy(), expected, atol=1e-6)
-    assert np.allclose(similarity.to_cosine(similarity.rows(torch.arange(80))).numpy(), references.cosine(rows.numpy()), atol=1e-6)
+    assert np.allclose(
+        similarity.to_cosine(similarity.rows(torch.arange(80))).numpy(), references.cosine(rows.numpy()), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from lightning_coreset import select
 from lightning_coreset.ops import facility_location, graph_cut

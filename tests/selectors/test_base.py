@@ -32,7 +32,7 @@ def test_a_method_of_ones_own_gets_seats_and_exclusions_for_free() -> None:
     assert coreset.class_counts is not None
     assert coreset.class_counts.tolist() == [2, 2, 2]
     for label in range(3):
-        members = [item for item in torch.nonzero(LABELS == label).flatten().tolist() if item != 0]
+        members = [item for item in torch.nonzero(label == LABELS).flatten().tolist() if item != 0]
         picks = coreset.indices[LABELS[coreset.indices] == label].tolist()
         assert picks == members[: len(picks)]
     assert coreset.manifest["method"] == "Scripted"

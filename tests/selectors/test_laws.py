@@ -30,7 +30,9 @@ FEATURES, LABELS = clouds(SIZES)
 
 def both_ways(methods: tuple[str, ...]) -> list[tuple[str, bool]]:
     """Each method by class and over the whole pool, where it can."""
-    return [(method, per_class) for method in methods for per_class in (True, False) if per_class or method != "uniform"]
+    return [
+        (method, per_class) for method in methods for per_class in (True, False) if per_class or method != "uniform"
+    ]
 
 
 def run(method: str, features: torch.Tensor, labels: torch.Tensor | None, budget: int, **arguments: object) -> Coreset:
@@ -95,7 +97,7 @@ def test_each_class_is_selected_from_as_if_it_were_alone(method: str) -> None:
     initial, forbidden = [0, 17, 90, 91], [5, 33, 120]
     together = run(method, FEATURES, LABELS, 40, initial=initial, forbidden=forbidden)
     for label in range(len(SIZES)):
-        members = torch.nonzero(LABELS == label).flatten()
+        members = torch.nonzero(label == LABELS).flatten()
         picks = together.indices[LABELS[together.indices] == label]
         alone = run(
             method,
@@ -117,7 +119,9 @@ def test_initial_and_forbidden_are_never_picked(method: str, per_class: bool) ->
         coreset = run(method, FEATURES, LABELS, 70, per_class=per_class, initial=initial, forbidden=forbidden)
         # Seventy are asked for and seventy are left.
         assert sorted(coreset.indices.tolist()) == sorted(order[90:].tolist())
-        some = run(method, FEATURES, LABELS, 9, per_class=per_class, initial=initial.tolist(), forbidden=forbidden.numpy())
+        some = run(
+            method, FEATURES, LABELS, 9, per_class=per_class, initial=initial.tolist(), forbidden=forbidden.numpy()
+        )
         assert set(some.indices.tolist()) <= set(order[90:].tolist())
         assert len(set(some.indices.tolist())) == 9
 

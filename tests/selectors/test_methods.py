@@ -46,7 +46,8 @@ def test_k_center_is_the_reference(start: int | None) -> None:
 def test_k_center_over_the_whole_pool_does_not_ask_for_classes() -> None:
     features, labels = clouds([50, 5], spread=0.3)
     assert torch.equal(
-        select(features, labels, method="k_center", budget=10).indices, select(features, method="k_center", budget=10).indices
+        select(features, labels, method="k_center", budget=10).indices,
+        select(features, method="k_center", budget=10).indices,
     )
 
 
@@ -71,7 +72,12 @@ def test_random_is_fair() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "budget", "counts"),
-    [([10, 10, 10], 7, [3, 2, 2]), ([2, 10, 10], 12, [2, 5, 5]), ([1, 2, 30], 20, [1, 2, 17]), ([4, 4, 4], 2, [1, 1, 0])],
+    [
+        ([10, 10, 10], 7, [3, 2, 2]),
+        ([2, 10, 10], 12, [2, 5, 5]),
+        ([1, 2, 30], 20, [1, 2, 17]),
+        ([4, 4, 4], 2, [1, 1, 0]),
+    ],
 )
 def test_uniform_takes_the_same_from_each_class(sizes: list[int], budget: int, counts: list[int]) -> None:
     features, labels = clouds(sizes)

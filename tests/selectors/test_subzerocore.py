@@ -22,7 +22,11 @@ CHOSEN = tuple(round(5000 * (100 - percent) / 100) for percent in PRUNED)
 
 @pytest.mark.parametrize(
     ("solver", "expected"),
-    [("log", (837, 180, 91, 18, 9, 5, 3)), ("eq9", (836, 179, 90, 17, 8, 4, 2)), ("paper_float64", (84, 84, 84, 18, 9, 5, 3))],
+    [
+        ("log", (837, 180, 91, 18, 9, 5, 3)),
+        ("eq9", (836, 179, 90, 17, 8, 4, 2)),
+        ("paper_float64", (84, 84, 84, 18, 9, 5, 3)),
+    ],
 )
 def test_neighbours_of_the_paper(solver: str, expected: tuple[int, ...]) -> None:
     assert tuple(neighbors_for_coverage(5000, chosen, 0.6, solver=solver) for chosen in CHOSEN) == expected
@@ -61,7 +65,9 @@ def test_density_weights_are_a_bell_around_the_mean() -> None:
     assert bool((density_weights(radii, one_sided=True)[radii < radii.mean()] == 1).all())
 
 
-@pytest.mark.parametrize("radii", [torch.zeros(5), torch.full((5,), 0.7), 0.7 + 1e-8 * torch.arange(5), torch.tensor([0.3])])
+@pytest.mark.parametrize(
+    "radii", [torch.zeros(5), torch.full((5,), 0.7), 0.7 + 1e-8 * torch.arange(5), torch.tensor([0.3])]
+)
 def test_radii_that_are_all_equal_weigh_one(radii: torch.Tensor) -> None:
     assert density_weights(radii).tolist() == [1.0] * len(radii)
 
@@ -106,7 +112,9 @@ def test_density_power_of_zero_is_facility_location() -> None:
 @pytest.mark.parametrize("sizes", [[63, 64, 65], [255, 256, 257], [300, 520, 5]])
 def test_dense_and_streamed_agree_bit_for_bit(sizes: list[int], similarity: str) -> None:
     features, labels = clouds(sizes, width=33)
-    dense, streamed = (select(features, labels, budget=70, mode=mode, similarity=similarity) for mode in ("dense", "streamed"))
+    dense, streamed = (
+        select(features, labels, budget=70, mode=mode, similarity=similarity) for mode in ("dense", "streamed")
+    )
     assert torch.equal(dense.indices, streamed.indices)
     assert dense.gains is not None
     assert streamed.gains is not None
