@@ -24,6 +24,7 @@ from lightning_coreset.selectors import (
     TypiClust,
     Uniform,
 )
+from lightning_coreset.signals import Signals
 
 __version__ = "0.1.0.dev0"
 
@@ -42,6 +43,7 @@ __all__ = (
     "Random",
     "SelectionContext",
     "Selector",
+    "Signals",
     "SubZeroCore",
     "TypiClust",
     "Uniform",

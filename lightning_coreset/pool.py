@@ -20,8 +20,11 @@ class Pool:
         labels: Class of each item, integers ``[N]``; None for an unlabelled pool.
         num_classes: Number of classes ``C``. Given: labels outside 0..C-1 and empty classes are errors. Not given:
             ``C = max + 1``, gaps are allowed and get no seat.
+        objects: `Objects` of ``N`` images, for methods that select images by what they show.
+        signals: `Signals` of ``N`` items; without ``labels`` theirs count.
+        images: A map-style dataset of ``N`` images, for methods that look at or change them.
         ids: ``N`` unique str or int names for hand-over; selections are always positions.
-        size: ``N`` where there are neither features nor labels.
+        size: ``N`` where nothing else tells it.
 
     Raises:
         ValueError: A wrong shape, a value that is not finite (the first such item is named), labels that are negative,
@@ -39,11 +42,25 @@ class Pool:
         labels: Any | None = None,
         *,
         num_classes: int | None = None,
+        objects: Any | None = None,
+        signals: Any | None = None,
+        images: Any | None = None,
         ids: Sequence[str] | Sequence[int] | None = None,
         size: int | None = None,
     ) -> None:
         self.features: Tensor | None = None if features is None else check_features(features)
-        self.size: int = _common_size(self.features, labels, ids, size)
+        self.objects, self.signals, self.images = objects, signals, images
+        labels = signals.labels if labels is None and signals is not None else labels
+        lengths = {
+            "features": _length(self.features),
+            "ids": _length(ids),
+            "images": _length(images),
+            "labels": _length(labels),
+            "objects": None if objects is None else int(objects.num_images),
+            "signals": _length(signals),
+            "size": size,
+        }
+        self.size: int = _common_size({name: length for name, length in lengths.items() if length is not None})
         self.labels: Tensor | None = None if labels is None else check_labels(labels, self.size)
         if num_classes is not None and (isinstance(num_classes, bool) or num_classes < 1):
             msg = f"num_classes={num_classes!r} is not accepted: give a whole number of at least 1, or leave it out."
@@ -152,14 +169,11 @@ def _check_classes(labels: Tensor, num_classes: int | None) -> int:
     return num_classes
 
 
-def _common_size(features: Tensor | None, labels: Any | None, ids: Sequence[Any] | None, size: int | None) -> int:
-    lengths = {
-        name: len(column)
-        for name, column in (("features", features), ("ids", ids), ("labels", labels))
-        if column is not None
-    }
-    if size is not None:
-        lengths["size"] = size
+def _length(column: Any | None) -> int | None:
+    return None if column is None else len(column)
+
+
+def _common_size(lengths: dict[str, int]) -> int:
     if not lengths:
         msg = "A pool needs features, labels, ids or size to know how many items it has: got none of them."
         raise ValueError(msg)

@@ -23,6 +23,7 @@ from lightning_coreset.selectors.context import SelectionContext
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.manifest import build_manifest, merge_resolved
 from lightning_coreset.selectors.merge import gather_picks, in_seat_order
+from lightning_coreset.signals import Signals
 
 
 class Selector(ABC):
@@ -43,7 +44,7 @@ class Selector(ABC):
             labels the whole pool is one group.
 
     Attributes:
-        needs: What the pool must bring: "features", "labels".
+        needs: What the pool must bring: "features", "labels", "objects", "signals", "images".
         ranks: Whether every prefix of the picks is a greedy prefix.
         weighted: Whether picks are weighted by how many items they represent.
         per_class_default: What ``per_class=None`` means.
@@ -145,6 +146,7 @@ class Selector(ABC):
         if "features" in self.needs and pool.features is None and context.embed is None:
             msg = f"{self.name!r} needs features and the pool has none: give Pool(features=...)."
             raise ValueError(msg)
+        signals = self._signals(pool, context)
         chosen = as_positions(_tensor(initial), pool.size, "initial", torch.device("cpu"))
         banned = as_positions(_tensor(forbidden), pool.size, "forbidden", torch.device("cpu"))
         available = pool.size - len(torch.unique(torch.cat([chosen, banned])))
@@ -175,6 +177,7 @@ class Selector(ABC):
                     size=len(positions),
                     count=int(shares[label]),
                     features=source.rows(positions),
+                    signals=None if signals is None else signals.subset(positions),
                     initial=_rows_of(chosen, positions).to(source.device),
                     forbidden=_rows_of(banned, positions).to(source.device),
                     label=label if classwise else None,
@@ -206,6 +209,20 @@ class Selector(ABC):
                 self, pool, total, seed=seed, per_class=classwise, resolved=resolved, seconds=seconds
             ),
         )
+
+    def _signals(self, pool: Pool, context: SelectionContext) -> Signals | None:
+        if "signals" not in self.needs:
+            return None
+        found: Signals | None = pool.signals
+        if found is None and context.signals is not None:
+            found = context.signals()
+        if found is None:
+            msg = (
+                f"{self.name!r} needs training signals and got none: give Pool(signals=Signals.from_logits(...)), or "
+                "signals= to CoresetDataModule."
+            )
+            raise ValueError(msg)
+        return found
 
     def _seats(self, pool: Pool, candidates: Tensor, total: int) -> Tensor:
         assert pool.labels is not None

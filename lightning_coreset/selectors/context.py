@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lightning_coreset.ops.reducer import Reducer, SerialReducer
+from lightning_coreset.signals import Signals
 
 
 class ProgressBar(Protocol):
@@ -34,19 +35,25 @@ class SelectionContext:
     """Surroundings of one selection; the defaults are one rank, no progress bar, features in the pool.
 
     Attributes:
+        images: The pool's images as a map-style dataset, for methods that look at or change them.
         embed: Gives the embeddings ``[n, d]`` of pool positions ``[n]`` where the pool has no features.
+        signals: Gives the training signals of the whole pool where the pool has none.
         reducer: The ranks that select together.
         device: Where kernels run; None is where the features are.
         memory_limit: Bytes a kernel may take, ``"auto"`` for half of what is free.
         progress: Called as ``progress(total, description)``, gives a context manager around a bar.
+        cache: Folder or URL for what a method wants to find again; None keeps nothing.
 
     Example:
         >>> SelectionContext().reducer.world_size
         1
     """
 
+    images: Any | None = None
     embed: Callable[[Tensor], Tensor] | None = None
+    signals: Callable[[], Signals] | None = None
     reducer: Reducer = field(default_factory=SerialReducer)
     device: torch.device | None = None
     memory_limit: int | str = "auto"
     progress: Callable[[int, str], AbstractContextManager[ProgressBar]] = silent_progress
+    cache: str | None = None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.rows import candidate_mask
+from lightning_coreset.signals import Signals
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Group:
         size: Items of the group, ``n``.
         count: How many to pick.
         features: Embeddings ``[n, d]``, float32; None for methods that do not need them.
+        signals: Training signals of the ``n`` items; None for methods that do not need them.
         initial: Rows that count as chosen ``[m]``.
         forbidden: Rows that may not be picked ``[f]``.
         label: The class, None for the whole pool.
@@ -33,6 +35,7 @@ class Group:
     features: Tensor | None
     initial: Tensor
     forbidden: Tensor
+    signals: Signals | None = None
     label: int | None = None
     num_classes: int | None = None
     seed: int = 0
@@ -44,6 +47,12 @@ class Group:
         """The embeddings ``[n, d]``, for methods that declare that they need them."""
         assert self.features is not None
         return self.features
+
+    @property
+    def recorded(self) -> Signals:
+        """The training signals, for methods that declare that they need them."""
+        assert self.signals is not None
+        return self.signals
 
     @property
     def candidates(self) -> Tensor:

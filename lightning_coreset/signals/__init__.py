@@ -1,0 +1,5 @@
+"""What only training can tell: per-sample logits, losses, forgetting, margins, last-layer gradients."""
+
+from lightning_coreset.signals.signals import Signals
+
+__all__ = ("Signals",)
