@@ -14,6 +14,8 @@ SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if re.match(r"\d\d_", path
 # Arguments that make a script quick; where it reads real data, it is marked so.
 QUICK = [
     pytest.param("00_digits.py", ["--steps=5", "--seeds=1", "--output=digits.png"], id="00_digits"),
+    # On scikit-learn's digits where LIGHTNING_CORESET_DATA is not set.
+    pytest.param("01_cifar10.py", ["--quick", "--steps=5", "--ratios", "0.3"], id="01_cifar10"),
 ]
 
 
