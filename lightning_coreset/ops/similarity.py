@@ -13,6 +13,7 @@ SimilarityKind = Literal["cosine", "shifted"]
 ExactMode = Literal["dense", "streamed"]
 
 _BLOCK_ROWS = 256
+_BLOCK_VALUES = 2**25
 
 
 class SimilarityRows:
@@ -54,37 +55,46 @@ class SimilarityRows:
         self._matrix: Tensor | None = None
         if self.mode == "dense":
             matrix = torch.empty(self.size, self.size, device=features.device)
-            for part in row_blocks(self.size, 8 * _BLOCK_ROWS):
-                matrix[part] = self._product(self.features[part])
+            for part in row_blocks(self.size, _BLOCK_ROWS):
+                matrix[part, part.start :] = self._product(self.features[part], self.features[part.start :])
+                # The other half of a symmetric product has the same bits and is only copied.
+                matrix[part.stop :, part] = matrix[part, part.stop :].T
             self._matrix = matrix
 
-    def rows(self, indices: Tensor) -> Tensor:
+    def rows(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
         """Similarities of some items to all items.
 
         Args:
             indices: ``[b]``.
+            out: Where to write them ``[b, N]``, instead of into fresh memory.
 
         Returns:
             ``[b, N]``; a copy, free to be changed.
         """
         if self._matrix is not None:
-            return self._matrix[indices]
-        return self._product(self.features[indices])
+            return torch.index_select(self._matrix, 0, indices, out=out)
+        values = self._product(self.features[indices], self.features)
+        return values if out is None else out.copy_(values)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows, a block at a time: ``(slice, [b, N])``; read only."""
-        for part in row_blocks(self.size, _BLOCK_ROWS):
+        # At most 128 MB a block, or 64 rows.
+        for part in row_blocks(self.size, min(_BLOCK_ROWS, _BLOCK_VALUES // self.size)):
             if self._matrix is not None:
                 yield part, self._matrix[part]
             else:
-                yield part, self._product(self.features[part])
+                yield part, self._product(self.features[part], self.features)
+
+    def against(self, others: Tensor) -> Tensor:
+        """Similarities of other unit rows ``[m, d]`` to all items ``[m, N]``."""
+        return self._product(others, self.features)
 
     def to_cosine(self, values: Tensor) -> Tensor:
         """Cosines behind similarities of this kind."""
         return values * 2 - 1 if self.kind == "shifted" else values
 
-    def _product(self, asked: Tensor) -> Tensor:
-        values = (_filled_up(asked) @ _filled_up(self.features).T)[: len(asked), : self.size]
+    def _product(self, asked: Tensor, others: Tensor) -> Tensor:
+        values = (_filled_up(asked) @ _filled_up(others).T)[: len(asked), : len(others)]
         return values.add_(1).div_(2) if self.kind == "shifted" else values
 
 

@@ -4,7 +4,10 @@ import sys
 
 import torch
 
-from lightning_coreset.ops import facility_location, graph_cut, k_center
+from lightning_coreset.ops import graph_cut, k_center
+from lightning_coreset.ops.exact_greedy import exact_greedy, greedy_on_device
+from lightning_coreset.ops.objective import FacilityLocationObjective
+from lightning_coreset.ops.similarity import SimilarityRows
 
 META = torch.device("meta")
 N, COUNT = 100, 5
@@ -30,19 +33,16 @@ def test_k_center() -> None:
 
 
 def test_facility_location() -> None:
-    module = module_of(facility_location)
-    rows = module.SimilarityRows(torch.empty(N, 8, device=META), mode="dense")
-    objective = module._Objective(rows, torch.empty(N, device=META), None)
-    ranking = module._greedy_on_device(objective, torch.empty(N, device=META), COUNT, None)
+    rows = SimilarityRows(torch.empty(N, 8, device=META), mode="dense")
+    objective = FacilityLocationObjective(rows)
+    ranking = greedy_on_device(objective, torch.empty(N, device=META), COUNT, None)
     assert ranking.indices.shape == (COUNT,)
 
 
-def test_the_loop_for_devices_gives_the_picks_of_the_lazy_one() -> None:
-    module = module_of(facility_location)
+def test_the_loop_for_devices_gives_the_picks_of_the_estimating_one() -> None:
     features = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
-    results = []
-    for loop in (module._lazy_greedy, module._greedy_on_device):
-        objective = module._Objective(module.SimilarityRows(features, mode="dense"), None, None)
-        results.append(loop(objective, objective.all_gains(), 40, None))
-    assert torch.equal(results[0].indices, results[1].indices)
-    assert torch.equal(results[0].gains, results[1].gains)
+    by_force, estimating = (FacilityLocationObjective(SimilarityRows(features, mode="dense")) for _ in range(2))
+    first = greedy_on_device(by_force, by_force.all_gains(), 40, None)
+    second = exact_greedy(estimating, torch.ones(300, dtype=torch.bool), 40, None)
+    assert torch.equal(first.indices, second.indices)
+    assert torch.equal(first.gains, second.gains)
