@@ -148,8 +148,9 @@ def _is_joint(dataset: VisionDataset) -> bool:
     """
     if dataset.transforms is not None:
         return not isinstance(dataset.transforms, StandardTransform)
-    code = getattr(type(dataset).__getitem__, "__code__", None)
-    return code is not None and "transforms" in code.co_names
+    # Children may read through their parent.
+    readers = [getattr(vars(kind).get("__getitem__"), "__code__", None) for kind in type(dataset).__mro__]
+    return any(code is not None and "transforms" in code.co_names for code in readers)
 
 
 @contextmanager

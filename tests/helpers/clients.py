@@ -93,6 +93,7 @@ def watch(
         module, source = make_module(), make_source()
         watched.listen(source)
         watched.datamodule = wrap(source)
+        (root / task).mkdir(parents=True)
         trainer = quiet_trainer(root / task, callbacks=[watched], max_epochs=epochs)
         watched.metrics[task] = getattr(trainer, task)(module, datamodule=watched.datamodule)
     return watched
