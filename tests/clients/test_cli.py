@@ -61,8 +61,9 @@ def test_mnist_with_arguments_from_yaml(tmp_path: Path, monkeypatch: pytest.Monk
     run = LightningCLI(MnistModel, args=quiet(tmp_path, f"--config={config}"))
     assert run.trainer.num_training_batches == 2
     assert (run.datamodule.num_classes, run.datamodule.batch_size) == (10, 5)
-    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert saved["data"]["init_args"]["source"] == source
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())["data"]["init_args"]["source"]
+    assert saved["class_path"] == source["class_path"]
+    assert saved["init_args"].items() >= source["init_args"].items()
 
 
 class MnistModel(BoringModel):
