@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -19,10 +20,12 @@ from lightning_coreset.compat import (
     data_parallel_ranks,
     deals_out_samplers,
     forward_hooks,
+    isolate_rng,
     overrides_train_dataloader,
     trainer_of,
 )
 from lightning_coreset.coreset import Coreset
+from lightning_coreset.data.fingerprint import item_keys
 from lightning_coreset.data.loaders import TrainLoader, WeightedItems, check_batches, read_train_loader, reduced_loader
 from lightning_coreset.distributed import EpochWeightedSampler
 from lightning_coreset.errors import CoresetError, UnsupportedSourceError
@@ -125,6 +128,7 @@ class CoresetDataModule(LightningDataModule):
         self._seed = seed
         self.coreset: Coreset | None = None
         self.train_dataset: Dataset[Any] | None = None
+        self._pool_dataset: Any = None
         self._fingerprint: str | None = None
         self._selected: str | None = None
         self._pending: dict[str, Any] | None = None
@@ -194,12 +198,11 @@ class CoresetDataModule(LightningDataModule):
                 "dm.setup('fit')."
             )
             raise CoresetError(msg)
-        template = self._template()
+        template = self._over_the_same_items(self._template())
         trainer = trainer_of(self)
         ranks, rank = data_parallel_ranks(trainer)
         check_batches(len(self.coreset), template.loader, self._batch_size, ranks)
-        # Datamodules may make a new dataset with each loader.
-        self.train_dataset = self._train_view(template)
+        self.train_dataset = self._train_view()
         order = self.coreset.indices.argsort()
         resample = None
         if self._weights == "resample":
@@ -249,7 +252,10 @@ class CoresetDataModule(LightningDataModule):
             self._restore()
 
     def _select(self) -> None:
-        template = self._template()
+        # Making a dataset may draw random numbers, and without us it would be made later.
+        with isolate_rng():
+            template = self._template()
+        self._pool_dataset = template.dataset
         run = SelectionRun(
             template=template,
             selector=self.selector,
@@ -273,7 +279,7 @@ class CoresetDataModule(LightningDataModule):
             self.coreset = run.select()
             rank_zero_info(_summary(self.coreset))
         self._selected = run.key
-        self.train_dataset = self._train_view(template)
+        self.train_dataset = self._train_view()
 
     def _restore(self) -> None:
         state, self._pending = self._pending, None
@@ -307,7 +313,7 @@ class CoresetDataModule(LightningDataModule):
             manifest=notes["manifest"],
         )
         self.coreset = restored
-        self.train_dataset = self._train_view(self._template())
+        self.train_dataset = self._train_view()
 
     def _template(self) -> TrainLoader:
         if not overrides_train_dataloader(self.source):
@@ -318,9 +324,24 @@ class CoresetDataModule(LightningDataModule):
             raise UnsupportedSourceError(msg)
         return read_train_loader(self.source.train_dataloader())
 
-    def _train_view(self, template: TrainLoader) -> "Dataset[Any]":
+    def _over_the_same_items(self, template: TrainLoader) -> TrainLoader:
+        """A new train loader, but never over other items than those selected from: positions say nothing of them."""
+        if template.dataset is self._pool_dataset:
+            return template
+        # Datamodules may make a new dataset with each loader.
+        if item_keys(template.dataset) == item_keys(self._pool_dataset):
+            self._pool_dataset = template.dataset
+            return template
+        warnings.warn(
+            f"{type(self.source).__name__} gives other items with each train loader, and training goes on with those "
+            "selected from: make or split the dataset in setup(), or seed it.",
+            stacklevel=3,
+        )
+        return replace(template, dataset=self._pool_dataset)
+
+    def _train_view(self) -> "Dataset[Any]":
         assert self.coreset is not None
-        view = self.selector.train_view(template.dataset, self.coreset)
+        view = self.selector.train_view(self._pool_dataset, self.coreset)
         if self._weights != "batch":
             return view
         return WeightedItems(view, self.coreset.weights[self.coreset.indices.argsort()])

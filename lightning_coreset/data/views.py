@@ -51,7 +51,8 @@ class EvaluationView(Dataset[Any]):
         item = self.dataset[index]
         if self.transform is None or self.replaced:
             return item
-        key = _image_key(item)
+        # Without an image it can still be kept or left out: whoever needs one says so.
+        key = next(iter(_image_keys(item)), None)
         image = item if key is None else item[key]
         return with_image(item, self.transform(image)) if isinstance(image, Image.Image | np.ndarray) else item
 
@@ -86,15 +87,7 @@ def with_image(item: Any, image: Any) -> Any:
 
 def _image_key(item: Any) -> Any:
     """Where the image of an item is; None: the item is the image."""
-    if _is_image(item):
-        return None
-    if isinstance(item, Mapping):
-        named: list[Any] = [key for key in IMAGE_KEYS if key in item and _is_image(item[key])]
-        found: list[Any] = named or [key for key, value in item.items() if _is_image(value)]
-    elif isinstance(item, list | tuple):
-        found = [place for place, value in enumerate(item) if _is_image(value)]
-    else:
-        found = []
+    found = _image_keys(item)
     if not found:
         inside = list(item) if isinstance(item, Mapping) else type(item).__name__
         msg = (
@@ -103,6 +96,18 @@ def _image_key(item: Any) -> Any:
         )
         raise CoresetError(msg)
     return found[0]
+
+
+def _image_keys(item: Any) -> list[Any]:
+    """Where an item has images, the one that counts first."""
+    if _is_image(item):
+        return [None]
+    if isinstance(item, Mapping):
+        named = [key for key in IMAGE_KEYS if key in item and _is_image(item[key])]
+        return named or [key for key, value in item.items() if _is_image(value)]
+    if isinstance(item, list | tuple):
+        return [place for place, value in enumerate(item) if _is_image(value)]
+    return []
 
 
 def _is_image(value: Any) -> bool:
@@ -148,8 +153,9 @@ def _is_joint(dataset: VisionDataset) -> bool:
     """
     if dataset.transforms is not None:
         return not isinstance(dataset.transforms, StandardTransform)
-    code = getattr(type(dataset).__getitem__, "__code__", None)
-    return code is not None and "transforms" in code.co_names
+    # Children may read through their parent.
+    readers = [getattr(vars(kind).get("__getitem__"), "__code__", None) for kind in type(dataset).__mro__]
+    return any(code is not None and "transforms" in code.co_names for code in readers)
 
 
 @contextmanager

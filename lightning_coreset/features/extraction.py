@@ -74,7 +74,8 @@ def extract_features(
         view = EvaluationView(dataset, transform or extractor.transform(normalize))
         if transform is not None:
             _warn_if_random(view, int(positions[missing[0]]))
-        blocks = _embed(view, extractor, positions[missing], trainer, source, num_workers, cache, progress)
+        sized = extractor.resizes and transform is None and view.replaced
+        blocks = _embed(view, extractor, positions[missing], trainer, source, num_workers, cache, progress, sized)
         # Closed at once where something fails: the trainer's stage must not wait for the garbage collector.
         with closing(blocks):
             for start, block in blocks:
@@ -100,6 +101,7 @@ def _embed(
     num_workers: int,
     cache: EmbeddingCache | None,
     progress: Callable[[int, str], AbstractContextManager[Any]] | None,
+    sized: bool,
 ) -> Generator[tuple[int, Tensor], None, None]:
     """Blocks of embeddings, each stored before it is given out: ``(start, [b, d])``."""
     device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
@@ -113,7 +115,10 @@ def _embed(
         stack.enter_context(torch.no_grad())
         bar = None if progress is None else stack.enter_context(progress(len(positions), "Embedding"))
         for indices, batch in _loader(view, positions, extractor.batch_size, num_workers):
+            size = image_of(batch).shape[-2:]
             inputs = extractor.inputs(_to_device(batch, device, trainer, source))
+            if sized and inputs.ndim == 4 and inputs.shape[-2:] != size:
+                inputs = nn.functional.interpolate(inputs, size, mode="bilinear", antialias=True)
             with trainer.precision_plugin.forward_context() if trainer is not None else ExitStack():
                 output = extractor.extract(_filled_up(inputs, extractor.batch_size))
             _check_shape(inputs, output, len(indices), extractor)

@@ -21,6 +21,8 @@ class FeatureExtractor(ABC):
     Attributes:
         batch_size: Rows of every forward pass. It is the extractor's, not the loader's, because the last digits of
             an embedding may depend on it.
+        resizes: Whether the transform decides the size of images. Where the source's batch-transfer hooks then give
+            them another one, they are resized back: what normalises counts, what resizes does not.
 
     Example:
         >>> class MeanColor(FeatureExtractor):
@@ -32,6 +34,7 @@ class FeatureExtractor(ABC):
     """
 
     batch_size: int = 64
+    resizes: bool = False
 
     @property
     @abstractmethod

@@ -43,6 +43,8 @@ class TimmExtractor(FeatureExtractor):
         'timm/resnet10t (random weights)'
     """
 
+    resizes = True
+
     def __init__(self, name: str, pretrained: bool = True) -> None:
         if not timm.is_model(name):
             close = timm.list_models(f"*{name.split('.')[0][:6]}*")[:3]
@@ -108,6 +110,8 @@ class TorchvisionExtractor(FeatureExtractor):
         >>> TorchvisionExtractor("resnet18", weights=None).key
         'torchvision/resnet18 (random weights)'
     """
+
+    resizes = True
 
     def __init__(self, name: str, weights: str | None = "DEFAULT") -> None:
         if name not in torchvision.models.list_models(module=torchvision.models):

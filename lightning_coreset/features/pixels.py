@@ -20,6 +20,7 @@ class PixelsExtractor(FeatureExtractor):
     """
 
     key = "pixels"
+    resizes = True
 
     def transform(self, normalize: bool = True) -> Callable[[Any], Any]:
         """Scale to [0, 1] and shrink."""

@@ -131,12 +131,19 @@ class GeoChild(GeoFolder):
     """As UCMerced: the reading is inherited."""
 
 
+class GeoReader(GeoFolder):
+    """A user's child that reads through its parent."""
+
+    def __getitem__(self, index: int) -> Any:
+        return {**super().__getitem__(index), "place": index}
+
+
 def augment(sample: Any) -> Any:
     return {**sample, "image": shifted(sample["image"])}
 
 
 @pytest.mark.parametrize("transforms", [None, augment])
-@pytest.mark.parametrize("kind", [GeoFolder, GeoChild])
+@pytest.mark.parametrize("kind", [GeoFolder, GeoChild, GeoReader])
 def test_torchgeo_folders(kind: type[GeoFolder], transforms: Callable[[Any], Any] | None, tmp_path: Path) -> None:
     write_image_folder(tmp_path)
     dataset = kind(str(tmp_path), transforms)
@@ -174,6 +181,12 @@ def test_images_that_are_no_tensors_still_go_through_the_transform(item: Any) ->
     changed = EvaluationView([item], lambda image: torch.from_numpy(np.asarray(image).copy()))[0]
     assert type(changed) is type(item) or isinstance(item, Image.Image | np.ndarray)
     assert torch.equal(image_of(changed), pixels(0))
+
+
+@pytest.mark.parametrize("item", ["a text", ("a text", 1), {"text": "a", "label": 1}, 3, ([torch.ones(3)] * 2, 1)])
+def test_items_without_an_image_are_read_all_the_same(item: Any) -> None:
+    # Who needs an image says so; a fingerprint or a selection from given embeddings does not.
+    assert EvaluationView([item], as_array)[0] is item
 
 
 def test_no_transform_leaves_the_datasets_own() -> None:
