@@ -145,13 +145,19 @@ def _means(rows: Tensor, assignment: Tensor, previous: Tensor) -> Tensor:
     return torch.where(counts > 0, (sums / counts.clamp(min=1)).float(), previous)
 
 
-def _assign(rows: Tensor, centers: Tensor) -> Clustering:
-    assignment = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-    inertia = 0.0
-    center_squares = (centers * centers).sum(dim=1)
+def nearest_center(rows: Tensor, centers: Tensor) -> Tensor:
+    """The centre nearest to each row, the lowest one among equals ``[N]``; O(N k d) time."""
+    nearest = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
+    squares = (centers * centers).sum(dim=1)
     for part in row_blocks(len(rows), _BLOCK_ROWS):
-        closeness = (rows[part] @ centers.T).mul_(2).sub_(center_squares)
-        nearest = first_argmax(closeness, dim=1)
-        assignment[part] = nearest
-        inertia += float((rows[part] - centers[nearest]).square().sum(dtype=accumulator_dtype(rows.device)))
+        nearest[part] = first_argmax((rows[part] @ centers.T).mul_(2).sub_(squares), dim=1)
+    return nearest
+
+
+def _assign(rows: Tensor, centers: Tensor) -> Clustering:
+    assignment = nearest_center(rows, centers)
+    inertia = 0.0
+    for part in row_blocks(len(rows), _BLOCK_ROWS):
+        away = rows[part] - centers[assignment[part]]
+        inertia += float(away.square_().sum(dtype=accumulator_dtype(rows.device)))
     return Clustering(centers, assignment, inertia)
