@@ -112,9 +112,12 @@ class GradientSimilarity:
         """The inputs, for their device."""
         return self.gradients.inputs
 
-    def rows(self, indices: Tensor) -> Tensor:
-        """Similarities of some items to all items ``[b, N]``; a copy, free to be changed."""
-        return self._compute(indices) if self._matrix is None else self._matrix[indices]
+    def rows(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        """Similarities of some items to all items ``[b, N]``; a copy, written to ``out`` if that is given."""
+        if self._matrix is not None:
+            return torch.index_select(self._matrix, 0, indices, out=out)
+        values = self._compute(indices)
+        return values if out is None else out.copy_(values)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows, a block at a time: ``(slice, [b, N])``; read only."""

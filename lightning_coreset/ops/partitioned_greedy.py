@@ -31,6 +31,7 @@ def partitioned_greedy(
     *,
     candidates: Tensor,
     initial: Tensor,
+    initial_weights: Tensor | None = None,
     candidate_weights: Tensor | None = None,
     item_weights: Tensor | None = None,
     similarity: SimilarityKind = "cosine",
@@ -53,6 +54,7 @@ def partitioned_greedy(
         count: Number of picks ``k`` over all ranks.
         candidates: Which rows of this rank may be picked ``[n]``.
         initial: Embeddings of what is chosen already, on every rank the same ``[m, d]``.
+        initial_weights: Their ``d_j`` ``[m]``; None is one.
         candidate_weights: ``d_j`` of this rank's rows ``[n]``.
         item_weights: ``w_i`` of this rank's rows ``[n]``.
         similarity: ``"cosine"`` or ``"shifted"``.
@@ -84,7 +86,7 @@ def partitioned_greedy(
                 None if item_weights is None else item_weights[part],
             )
             if len(seeds):
-                objective.cover(objective.similarity.against(seeds))
+                objective.cover(_scaled(objective.similarity.against(seeds), initial_weights))
             free = candidates[part]
             share = min(-(-wanted * len(part) // len(shelf)), int(free.sum()))
             if share:
@@ -108,7 +110,7 @@ def partitioned_greedy(
     rows = SimilarityRows(chosen_rows, kind=similarity, memory_limit=memory_limit)
     objective = FacilityLocationObjective(rows, None if candidate_weights is None else densities, shares.float())
     if len(seeds):
-        objective.cover(rows.against(seeds))
+        objective.cover(_scaled(rows.against(seeds), initial_weights))
     everyone = torch.ones(len(places), dtype=torch.bool, device=features.device)
     ranking = exact_greedy(objective, everyone, count, advance)
     return Ranking(places[ranking.indices], ranking.gains)
@@ -147,6 +149,10 @@ def _choose(
     if objective.candidate_weights is not None:
         densities = objective.candidate_weights[chosen]
     return positions[chosen], ranking.gains[order], shares, densities
+
+
+def _scaled(values: Tensor, weights: Tensor | None) -> Tensor:
+    return values if weights is None else values * weights[:, None]
 
 
 def _by_gain(places: Tensor, gains: Tensor, count: int, advance: Callable[[int], object] | None) -> Ranking:

@@ -123,7 +123,7 @@ def represented_by(similarity: SimilarityRows, chosen: Tensor) -> Tensor:
     device = similarity.features.device
     best = torch.full((similarity.size,), -torch.inf, device=device)
     owner = torch.zeros(similarity.size, dtype=torch.int64, device=device)
-    for part in row_blocks(len(chosen), _BLOCK_ROWS):
+    for part in row_blocks(len(chosen), min(_BLOCK_ROWS, _BLOCK_VALUES // similarity.size)):
         values = similarity.rows(chosen[part])
         top, first = values.amax(dim=0), first_argmax(values, dim=0)
         better = top > best

@@ -2,7 +2,13 @@
 
 from typing import Literal
 
-from lightning_coreset.ops.facility_location import facility_location_greedy
+from lightning_coreset.ops.facility_location import (
+    MODES,
+    Mode,
+    approximate_greedy,
+    facility_location_greedy,
+    plan_mode,
+)
 from lightning_coreset.ops.similarity import SimilarityRows, represented_by
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.group import Group, Picks
@@ -11,13 +17,16 @@ from lightning_coreset.selectors.group import Group, Picks
 class FacilityLocation(Selector, name="facility_location"):
     """Items such that every item of the pool has one that is like it; weights say how many each represents.
 
-    Dense: O(n^2 d) time for a class of ``n`` items and ``4 n^2`` bytes. Streamed: the rows looked at again are
-    computed again, in O(n) memory. Both give the same picks. Papers: Mirzasoleiman et al. 2013; Minoux 1978.
+    Up to 50,000 items in a group (a class, or an unlabelled pool) the picks are those of naive greedy: dense in
+    O(n^2 d) time and ``4 n^2`` bytes, streamed in O(n) memory with the same picks. Larger groups are partitioned:
+    O(4096 n d + k^2 d) time, ``16 k^2`` bytes. The manifest says which mode ran and why. Papers: Mirzasoleiman et
+    al. 2013; Minoux 1978.
 
     Args:
         per_class: Select in each class (default), or in the whole pool.
         similarity: ``"cosine"`` clamped at 0, or ``"shifted"``, (1 + cosine) / 2.
-        mode: ``"dense"``, ``"streamed"``, or None to choose by the memory limit.
+        mode: ``"dense"``, ``"streamed"``, ``"neighbours"``, ``"partitioned"`` or ``"stochastic"`` (see
+            `lightning_coreset.ops.facility_location`); None chooses by size, and by memory between the exact ones.
 
     Example:
         >>> import torch
@@ -35,23 +44,38 @@ class FacilityLocation(Selector, name="facility_location"):
         *,
         per_class: bool | None = None,
         similarity: Literal["cosine", "shifted"] = "cosine",
-        mode: Literal["dense", "streamed"] | None = None,
+        mode: Literal["dense", "streamed", "neighbours", "partitioned", "stochastic"] | None = None,
     ) -> None:
         super().__init__(per_class=per_class)
         self.similarity = similarity
-        self.mode = mode
+        self.mode: Mode | None = mode
 
     def check(self) -> None:
         """Refuse unknown words."""
-        check_words(similarity=(self.similarity, ("cosine", "shifted")), mode=(self.mode, ("dense", "streamed", None)))
+        check_words(similarity=(self.similarity, ("cosine", "shifted")), mode=(self.mode, (*MODES, None)))
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.facility_location`."""
-        similarity = SimilarityRows(group.rows, kind=self.similarity, mode=self.mode, memory_limit=group.memory_limit)
-        indices, gains = facility_location_greedy(
-            similarity, group.count, initial=group.initial, forbidden=group.forbidden, advance=group.advance
-        )
-        return Picks(indices, gains, represented_by(similarity, indices), resolved={"mode": similarity.mode})
+        plan = plan_mode(group.size, self.mode, group.memory_limit, group.rows.device)
+        similarity = SimilarityRows(group.rows, kind=self.similarity, mode=plan.similarity)
+        if plan.exact:
+            indices, gains = facility_location_greedy(
+                similarity, group.count, initial=group.initial, forbidden=group.forbidden, advance=group.advance
+            )
+        else:
+            indices, gains = approximate_greedy(
+                group.rows,
+                group.count,
+                mode=plan.mode,
+                similarity=self.similarity,
+                initial=group.initial,
+                forbidden=group.forbidden,
+                seed=group.seed,
+                memory_limit=group.memory_limit,
+                advance=group.advance,
+            )
+        resolved = {"mode": plan.mode, "mode_reason": plan.reason}
+        return Picks(indices, gains, represented_by(similarity, indices), resolved=resolved)
 
 
 def check_words(**given: tuple[object, tuple[object, ...]]) -> None:

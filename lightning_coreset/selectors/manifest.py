@@ -50,14 +50,15 @@ def build_manifest(
 def merge_resolved(groups: dict[int, dict[str, Any]], num_classes: int | None) -> dict[str, Any]:
     """One list per name with an entry for each class (None: nothing was picked there); one entry without classes.
 
-    The mode is one word where all classes ran in the same.
+    The mode and its reason are one text where all classes ran in the same.
     """
     labels = range(num_classes) if num_classes is not None else list(groups)
     names = dict.fromkeys(name for found in groups.values() for name in found)
     merged: dict[str, Any] = {name: [groups.get(label, {}).get(name) for label in labels] for name in names}
-    if "mode" in merged:
-        modes = sorted({mode for mode in merged["mode"] if mode is not None})
-        merged["mode"] = modes[0] if len(modes) == 1 else merged["mode"]
+    for name in ("mode", "mode_reason"):
+        words = sorted({word for word in merged.get(name, []) if word is not None})
+        if len(words) == 1:
+            merged[name] = words[0]
     return merged
 
 

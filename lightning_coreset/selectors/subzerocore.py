@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_coreset.ops.facility_location import facility_location_greedy
+from lightning_coreset.ops.facility_location import (
+    MODES,
+    Mode,
+    approximate_greedy,
+    facility_location_greedy,
+    plan_mode,
+)
+from lightning_coreset.ops.neighbor_graph import LARGEST_FLAT, approximate_neighbors
 from lightning_coreset.ops.neighbors import coverage_from_similarity, knn_radius, radius_from_similarity
 from lightning_coreset.ops.rows import accumulator_dtype
 from lightning_coreset.ops.similarity import SimilarityRows, represented_by
@@ -34,7 +41,8 @@ class SubZeroCore(Selector, name="subzerocore"):
     4. Greedy on ``sum_i max_{j in A} d_j s_ij``.
 
     Steps 2 and 4 share one product. Dense: O(n^2 d) time for a class of ``n`` items, ``4 n^2`` bytes; streamed: the
-    same picks in O(n) memory. Paper: SubZeroCore (Moser et al. 2025), with the readings of its formulas that hold.
+    same picks in O(n) memory. Above 50,000 items in a group radii come from a faiss index and the greedy is
+    partitioned. Paper: SubZeroCore (Moser et al. 2025), with the readings of its formulas that hold.
 
     Args:
         per_class: Select in each class (default), or in the whole pool.
@@ -45,7 +53,7 @@ class SubZeroCore(Selector, name="subzerocore"):
         density_power: Exponent of the density weight; 0 is plain facility location.
         similarity: ``"cosine"`` clamped at 0, or ``"shifted"``, (1 + cosine) / 2.
         radius: Distances between ``"normalized"`` rows or between rows as they come, ``"raw"``.
-        mode: ``"dense"``, ``"streamed"``, or None to choose by the memory limit.
+        mode: As for `FacilityLocation`; None is exact up to 50,000 items in a group and partitioned above.
 
     Raises:
         ValueError: On selecting with an argument out of its range.
@@ -71,7 +79,7 @@ class SubZeroCore(Selector, name="subzerocore"):
         density_power: float = 1.0,
         similarity: Literal["cosine", "shifted"] = "cosine",
         radius: Literal["normalized", "raw"] = "normalized",
-        mode: Literal["dense", "streamed"] | None = None,
+        mode: Literal["dense", "streamed", "neighbours", "partitioned", "stochastic"] | None = None,
     ) -> None:
         super().__init__(per_class=per_class)
         self.coverage = coverage
@@ -81,7 +89,7 @@ class SubZeroCore(Selector, name="subzerocore"):
         self.density_power = density_power
         self.similarity = similarity
         self.radius = radius
-        self.mode = mode
+        self.mode: Mode | None = mode
 
     def check(self) -> None:
         """Refuse arguments out of their range."""
@@ -89,7 +97,7 @@ class SubZeroCore(Selector, name="subzerocore"):
             k_solver=(self.k_solver, ("log", "eq9", "paper_float64")),
             similarity=(self.similarity, ("cosine", "shifted")),
             radius=(self.radius, ("normalized", "raw")),
-            mode=(self.mode, ("dense", "streamed", None)),
+            mode=(self.mode, (*MODES, None)),
         )
         _check_coverage(self.coverage)
         whole = isinstance(self.neighbors, Integral) and not isinstance(self.neighbors, bool)
@@ -105,25 +113,26 @@ class SubZeroCore(Selector, name="subzerocore"):
 
     def select_group(self, group: Group) -> Picks:
         """Density weights and greedy on one similarity."""
-        similarity = SimilarityRows(group.rows, kind=self.similarity, mode=self.mode, memory_limit=group.memory_limit)
+        plan = plan_mode(group.size, self.mode, group.memory_limit, group.rows.device)
+        similarity = SimilarityRows(group.rows, kind=self.similarity, mode=plan.similarity)
         # A class of one item has no neighbours, and nothing to weigh it against.
         neighbors = self._neighbors(group) if group.size > 1 else None
         weights = None
         if neighbors is not None:
-            if self.radius == "raw":
-                radii = knn_radius(group.rows, neighbors, metric="raw")
-            else:
-                radii = radius_from_similarity(similarity, neighbors)
+            radii = self._radii(group, similarity, neighbors)
             weights = density_weights(radii, one_sided=self.one_sided).pow_(self.density_power)
-        indices, gains = facility_location_greedy(
-            similarity,
-            group.count,
-            candidate_weights=weights,
-            initial=group.initial,
-            forbidden=group.forbidden,
-            advance=group.advance,
-        )
-        resolved: dict[str, Any] = {"neighbors": neighbors, "mode": similarity.mode}
+        given: dict[str, Any] = {
+            "candidate_weights": weights,
+            "initial": group.initial,
+            "forbidden": group.forbidden,
+            "advance": group.advance,
+        }
+        if plan.exact:
+            indices, gains = facility_location_greedy(similarity, group.count, **given)
+        else:
+            given |= {"similarity": self.similarity, "seed": group.seed, "memory_limit": group.memory_limit}
+            indices, gains = approximate_greedy(group.rows, group.count, mode=plan.mode, **given)
+        resolved: dict[str, Any] = {"neighbors": neighbors, "mode": plan.mode, "mode_reason": plan.reason}
         if neighbors is not None and group.size < _SMALL_CLASS:
             chosen = torch.cat([group.initial, indices])
             resolved["measured_coverage"] = round(coverage_from_similarity(similarity, chosen, neighbors), 4)
@@ -145,6 +154,14 @@ class SubZeroCore(Selector, name="subzerocore"):
                 f"{self.coverage}, or give neighbors=.{told}",
                 stacklevel=4,
             )
+
+    def _radii(self, group: Group, similarity: SimilarityRows, neighbors: int) -> Tensor:
+        if self.radius == "raw":
+            return knn_radius(group.rows, neighbors, metric="raw")
+        if group.size <= LARGEST_FLAT:
+            return radius_from_similarity(similarity, neighbors)
+        # Exact radii would be the one step that looks at all pairs.
+        return approximate_neighbors(group.rows, neighbors, seed=group.seed).distances[:, -1]
 
     def _neighbors(self, group: Group) -> int:
         chosen = group.count + len(group.initial)
