@@ -15,6 +15,10 @@ from lightning_coreset.ops.rows import (
 )
 
 _FARTHEST_ON_THE_SPHERE = 2.0
+# Distances are off by less than this share.
+_WITH_ROUNDING = 1.0001
+# Gathering more rows than this share costs more than looking at all of them.
+_WORTH_GATHERING = 0.5
 
 
 def k_center(
@@ -29,7 +33,8 @@ def k_center(
     """Greedy k-center: each pick is the candidate farthest from all items chosen so far.
 
     One running vector holds the distance of every item to its nearest chosen one. Distances are taken from
-    differences, not from a product, so duplicates are at distance zero exactly.
+    differences, not from a product, so duplicates are at distance zero exactly. On CPUs items are passed over whose
+    chosen one is so far from the new pick that, by the triangle inequality, it stays the nearest (Elkan 2003).
 
     Args:
         features: ``[N, d]``; rows are normalised here.
@@ -42,7 +47,8 @@ def k_center(
 
     Returns:
         Picks in order; ``gains`` are their distances to what was chosen before them (never growing; 2, the largest
-        distance on the sphere, for a start from nothing). O(k N d) time, O(N) memory beyond the normalised features.
+        distance on the sphere, for a start from nothing). O(k N d) time at most, less where the pool has clusters;
+        O(N + k d) memory beyond the normalised features.
 
     Raises:
         ValueError: Overlapping or unknown positions, a start that may not be picked, or more picks than candidates.
@@ -65,11 +71,10 @@ def k_center(
         )
         raise ValueError(msg)
 
-    nearest = torch.full((len(rows),), _FARTHEST_ON_THE_SPHERE, device=rows.device)
+    nearest = NearestCenters(rows, len(chosen) + count)
     for item in chosen.split(1) if len(chosen) else ():
-        torch.minimum(nearest, distances_to(rows, item), out=nearest)
-    # Excluded rows keep -1, below every distance, through all minima.
-    nearest.masked_fill_(~candidates, -1.0)
+        nearest.add(rows.index_select(0, item))
+    nearest.exclude(~candidates)
 
     first: Tensor | None = None
     if start is not None:
@@ -80,27 +85,86 @@ def k_center(
 
 
 def _greedy(
-    rows: Tensor, nearest: Tensor, first: Tensor | None, count: int, advance: Callable[[int], object] | None
+    rows: Tensor,
+    nearest: "NearestCenters",
+    first: Tensor | None,
+    count: int,
+    advance: Callable[[int], object] | None,
 ) -> Ranking:
     """The picks as tensors of one element: indexing with less would wait for the device each time."""
     indices = torch.empty(count, dtype=torch.int64, device=rows.device)
     gains = torch.empty(count, device=rows.device)
     for step in range(count):
-        pick = first if step == 0 and first is not None else first_argmax(nearest).unsqueeze(0)
+        pick = first if step == 0 and first is not None else first_argmax(nearest.distances).unsqueeze(0)
         indices[step : step + 1] = pick
-        gains[step : step + 1] = nearest.index_select(0, pick)
-        torch.minimum(nearest, distances_to(rows, pick), out=nearest)
-        nearest.index_fill_(0, pick, -1.0)
+        gains[step : step + 1] = nearest.distances.index_select(0, pick)
+        nearest.add(rows.index_select(0, pick))
+        nearest.distances.index_fill_(0, pick, -1.0)
         if advance is not None:
             advance(1)
     return Ranking(indices, gains)
 
 
+class NearestCenters:
+    """Distance of every row to the nearest of a growing set of centres.
+
+    Args:
+        rows: Unit rows ``[N, d]``.
+        most: Centres to come, at most.
+
+    Attributes:
+        distances: ``[N]``; 2, the largest on the sphere, before the first centre.
+    """
+
+    def __init__(self, rows: Tensor, most: int) -> None:
+        self._rows = rows
+        self.distances = torch.full((len(rows),), _FARTHEST_ON_THE_SPHERE, device=rows.device)
+        # Which rows to look at is read by the host, and a GPU should not wait for that.
+        self._prunes = rows.device.type == "cpu"
+        self._centers = rows.new_empty(most if self._prunes else 0, rows.shape[1])
+        self._owner = torch.zeros(len(rows) if self._prunes else 0, dtype=torch.int64)
+        self._count = 0
+
+    def add(self, center: Tensor) -> None:
+        """Take one more centre in ``[1, d]``."""
+        if not self._prunes:
+            torch.minimum(self.distances, _distances(self._rows, center), out=self.distances)
+            return
+        near = self._reachable(center)
+        self._centers[self._count] = center
+        if near is None:
+            found = _distances(self._rows, center)
+            self._owner[found < self.distances] = self._count
+            torch.minimum(self.distances, found, out=self.distances)
+        elif len(near):
+            found = _distances(self._rows[near], center)
+            closer = found < self.distances[near]
+            self.distances[near[closer]] = found[closer]
+            self._owner[near[closer]] = self._count
+        self._count += 1
+
+    def exclude(self, mask: Tensor) -> None:
+        """Give rows that must not be picked the distance -1, below every other, which no minimum changes."""
+        self.distances.masked_fill_(mask, -1.0)
+
+    def _reachable(self, center: Tensor) -> Tensor | None:
+        """Rows that the centre may be nearer to than their own; None where that is most of them."""
+        if self._count == 0:
+            return None
+        between = _distances(self._centers[: self._count], center)
+        within = self.distances * _WITH_ROUNDING > between[self._owner] / 2
+        return None if int(within.sum()) > _WORTH_GATHERING * len(within) else torch.nonzero(within).flatten()
+
+
 def distances_to(rows: Tensor, item: Tensor) -> Tensor:
     """Euclidean distance of every row to one of them (``item`` ``[1]``), ``[N]``; exactly zero for its duplicates."""
-    return torch.cdist(rows, rows.index_select(0, item), compute_mode="donot_use_mm_for_euclid_dist").squeeze(1)
+    return _distances(rows, rows.index_select(0, item))
+
+
+def _distances(rows: Tensor, center: Tensor) -> Tensor:
+    return torch.cdist(rows, center, compute_mode="donot_use_mm_for_euclid_dist").squeeze(1)
 
 
 def _closeness_to_mean(rows: Tensor) -> Tensor:
     mean = rows.mean(dim=0, dtype=accumulator_dtype(rows.device)).float()
-    return -torch.cdist(rows, mean.unsqueeze(0), compute_mode="donot_use_mm_for_euclid_dist").squeeze(1)
+    return -_distances(rows, mean.unsqueeze(0))

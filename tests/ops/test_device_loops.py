@@ -26,9 +26,9 @@ def test_graph_cut() -> None:
 
 
 def test_k_center() -> None:
-    ranking = module_of(k_center)._greedy(
-        torch.empty(N, 8, device=META), torch.empty(N, device=META), None, COUNT, None
-    )
+    rows = torch.empty(N, 8, device=META)
+    module = module_of(k_center)
+    ranking = module._greedy(rows, module.NearestCenters(rows, COUNT), None, COUNT, None)
     assert ranking.gains.shape == (COUNT,)
 
 

@@ -1,12 +1,14 @@
 """Farthest-first against a dense reference."""
 
+import sys
+
 import pytest
 import torch
 
 from lightning_coreset.ops import k_center
 from lightning_coreset.ops.rows import normalize_rows
 from tests.helpers import references
-from tests.helpers.examples import normal_rows, tied_rows
+from tests.helpers.examples import clouds, normal_rows, tied_rows
 
 
 @pytest.mark.parametrize("size", [1, 2, 64, 128])
@@ -71,3 +73,22 @@ def test_the_bar_hears_of_every_pick() -> None:
     heard: list[int] = []
     k_center(normal_rows(40), 13, advance=heard.append)
     assert sum(heard) == 13
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.2, 1.0])
+def test_passing_over_far_items_changes_no_bit(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = clouds([60, 90, 30, 40], spread=spread)
+    initial = torch.tensor([3, 100])
+    module = sys.modules[k_center.__module__]
+    looked: list[int] = []
+    measure = module._distances
+    monkeypatch.setattr(module, "_distances", lambda some, center: looked.append(len(some)) or measure(some, center))
+    pruned = k_center(rows, 120, initial=initial)
+    with_pruning = sum(looked)
+    looked.clear()
+    monkeypatch.setattr(module.NearestCenters, "_reachable", lambda self, center: None)
+    whole = k_center(rows, 120, initial=initial)
+    assert torch.equal(pruned.indices, whole.indices)
+    assert torch.equal(pruned.gains, whole.gains)
+    # Tight clouds are passed over but for the one that the pick is in.
+    assert spread > 0.2 or with_pruning < 0.8 * sum(looked)
