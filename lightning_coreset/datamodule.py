@@ -269,10 +269,10 @@ class CoresetDataModule(LightningDataModule):
         self._fingerprint = run.fingerprint
         if self._pending is not None:
             self._restore()
-        elif self.coreset is None or self._selected != run.key:
+        elif self.coreset is None or self._selected != run.request:
             self.coreset = run.select()
             rank_zero_info(_summary(self.coreset))
-        self._selected = run.key
+        self._selected = run.request
         self.train_dataset = self._train_view(template)
 
     def _restore(self) -> None:

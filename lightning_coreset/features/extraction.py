@@ -70,7 +70,7 @@ def extract_features(
     rows, found = (None, torch.zeros(len(positions), dtype=torch.bool)) if cache is None else cache.read(positions)
     missing = torch.nonzero(~found).flatten()
     if len(missing):
-        normalize = source is None or not any(_overrides(source, hook) for hook in _TRANSFER_HOOKS)
+        normalize = not transfer_hooks(source)
         view = EvaluationView(dataset, transform or extractor.transform(normalize))
         if transform is not None:
             _warn_if_random(view, int(positions[missing[0]]))
@@ -89,6 +89,12 @@ def extract_features(
                 rows[missing[start : start + len(block)]] = block
     assert rows is not None
     return rows
+
+
+def transfer_hooks(source: LightningDataModule | None) -> list[str]:
+    """The batch-transfer hooks that a source overrides, each with its class: embeddings depend on them."""
+    kind = type(source)
+    return [f"{kind.__module__}.{kind.__qualname__}.{hook}" for hook in _TRANSFER_HOOKS if _overrides(source, hook)]
 
 
 def _embed(
@@ -203,7 +209,7 @@ def _to_device(batch: Any, device: torch.device, trainer: Any, source: Lightning
     if trainer is not None:
         return trainer.strategy.batch_to_device(batch, device, 0)
     for hook in ("on_before_batch_transfer", "on_after_batch_transfer"):
-        if source is not None and _overrides(source, hook):
+        if _overrides(source, hook):
             batch = getattr(source, hook)(batch, 0)
     return batch
 
@@ -251,8 +257,8 @@ def _store(cache: EmbeddingCache, positions: Tensor, rows: Tensor) -> None:
         )
 
 
-def _overrides(source: LightningDataModule, hook: str) -> bool:
-    return is_overridden(hook, source, parent=LightningDataModule)
+def _overrides(source: LightningDataModule | None, hook: str) -> bool:
+    return source is not None and is_overridden(hook, source, parent=LightningDataModule)
 
 
 def _warn_if_random(view: EvaluationView, index: int) -> None:
