@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
@@ -21,7 +20,6 @@ __all__ = (
     "data_parallel_ranks",
     "deals_out_samplers",
     "forward_hooks",
-    "isolate_rng",
     "overrides_train_dataloader",
     "progress_of",
     "smoke_test_batches",

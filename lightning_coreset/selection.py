@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.budget import resolve_total
-from lightning_coreset.compat import data_parallel_ranks, isolate_rng, progress_of, smoke_test_batches
+from lightning_coreset.compat import data_parallel_ranks, progress_of, smoke_test_batches
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data import EmbeddingCache, dataset_fingerprint, read_labels, stable_key
 from lightning_coreset.data.fingerprint import FORMAT_VERSION, without_addresses
 from lightning_coreset.data.loaders import TrainLoader, check_batches
+from lightning_coreset.data.views import random_state_kept
 from lightning_coreset.distributed import current_reducer, gather_json, together
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.features import FeatureExtractor, PrecomputedFeatures, extract_features, transfer_hooks
@@ -66,7 +67,7 @@ class SelectionRun:
         """
         self.reducer = current_reducer(self._device)
         # Items that augment at random draw from the global state when they are read.
-        with together(self.reducer, "reading the train dataset"), isolate_rng():
+        with together(self.reducer, "reading the train dataset"), random_state_kept():
             size = self.template.size
             if size == 0:
                 msg = (

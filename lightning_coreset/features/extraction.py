@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -113,7 +112,7 @@ def _embed(
     done = 0
     with ExitStack() as stack:
         # Reading may draw random numbers, and ranks whose states differ train on overlapping shards.
-        stack.enter_context(isolate_rng())
+        stack.enter_context(random_state_kept())
         stack.enter_context(_predicting(trainer))
         stack.enter_context(_ready(extractor.module(), device))
         stack.enter_context(torch.no_grad())
@@ -207,6 +206,9 @@ def _collated(values: list[Any]) -> Any:
 
 def _to_device(batch: Any, device: torch.device, trainer: Any, source: LightningDataModule | None) -> Any:
     if trainer is not None:
+        # Lightning's loops call this hook themselves, and the strategy the two others.
+        owner = source if _overrides(source, "on_before_batch_transfer") else trainer.lightning_module
+        batch = batch if owner is None else owner.on_before_batch_transfer(batch, 0)
         return trainer.strategy.batch_to_device(batch, device, 0)
     for hook in ("on_before_batch_transfer", "on_after_batch_transfer"):
         if _overrides(source, hook):
