@@ -1,15 +1,14 @@
 """Every touch of a private or version-dependent name of Lightning, and what the wrapper needs to know of a trainer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from lightning_coreset.data.loaders import refuse_iterable
@@ -21,7 +20,6 @@ __all__ = (
     "data_parallel_ranks",
     "deals_out_samplers",
     "forward_hooks",
-    "isolate_rng",
     "overrides_train_dataloader",
     "progress_of",
     "smoke_test_batches",
@@ -44,7 +42,8 @@ FORWARDED_HOOKS = (
 class DatasetSource(LightningDataModule):
     """A datamodule around plain datasets, or around a train loader that is there already.
 
-    Loaders of datasets that are not given are not overridden, as Lightning expects.
+    Several datasets of one stage get one loader each. Loaders of datasets that are not given are not overridden, as
+    Lightning expects.
     """
 
     def __init__(
@@ -63,12 +62,12 @@ class DatasetSource(LightningDataModule):
             self.batch_size = batch_size
             self.num_workers = num_workers
         # Bound methods, not closures: the datamodule must survive pickling for ddp_spawn.
-        for stage, hook in (("val", self._val_loader), ("test", self._test_loader), ("predict", self._predict_loader)):
+        hooks = (self._train_loader, self._val_loader, self._test_loader, self._predict_loader)
+        for stage, hook in zip(self._datasets, hooks, strict=True):
             if self._datasets[stage] is not None:
                 setattr(self, f"{stage}_dataloader", hook)
 
-    def train_dataloader(self) -> "DataLoader[Any]":
-        """A shuffled loader over the train dataset, or the loader that was given."""
+    def _train_loader(self) -> Any:
         train = self._datasets["train"]
         return train if isinstance(train, DataLoader) else self._loader(train, shuffle=True)
 
@@ -82,16 +81,24 @@ class DatasetSource(LightningDataModule):
         return self._loader(self._datasets["predict"])
 
     def _loader(self, dataset: Any, shuffle: bool = False) -> Any:
-        if isinstance(dataset, list | tuple) and not hasattr(dataset[0], "__len__"):
-            return [self._loader(part) for part in dataset]
+        if isinstance(dataset, Mapping) and _are_datasets(dataset.values()):
+            return {key: self._loader(part, shuffle) for key, part in dataset.items()}
+        if isinstance(dataset, list | tuple) and _are_datasets(dataset):
+            return [self._loader(part, shuffle) for part in dataset]
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            # torch refuses to shuffle nothing before we can say that it is nothing.
-            shuffle=shuffle and len(dataset) > 0,
+            # torch refuses to shuffle nothing, or what has no index, before we can say that it is so.
+            shuffle=shuffle and not isinstance(dataset, IterableDataset) and len(dataset) > 0,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _are_datasets(parts: Iterable[Any]) -> bool:
+    """Whether these are several datasets, and not the items of one."""
+    kinds = [isinstance(part, Dataset) for part in parts]
+    return bool(kinds) and all(kinds)
 
 
 def as_datamodule(source: Any, batch_size: int | None, num_workers: int | None) -> LightningDataModule:

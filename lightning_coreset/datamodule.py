@@ -20,13 +20,13 @@ from lightning_coreset.compat import (
     data_parallel_ranks,
     deals_out_samplers,
     forward_hooks,
-    isolate_rng,
     overrides_train_dataloader,
     trainer_of,
 )
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data.fingerprint import item_keys
 from lightning_coreset.data.loaders import TrainLoader, WeightedItems, check_batches, read_train_loader, reduced_loader
+from lightning_coreset.data.views import random_state_kept
 from lightning_coreset.distributed import EpochWeightedSampler
 from lightning_coreset.errors import CoresetError, UnsupportedSourceError
 from lightning_coreset.features import FeatureExtractor, resolve_extractor
@@ -253,7 +253,7 @@ class CoresetDataModule(LightningDataModule):
 
     def _select(self) -> None:
         # Making a dataset may draw random numbers, and without us it would be made later.
-        with isolate_rng():
+        with random_state_kept():
             template = self._template()
         self._pool_dataset = template.dataset
         run = SelectionRun(
@@ -275,10 +275,10 @@ class CoresetDataModule(LightningDataModule):
         self._fingerprint = run.fingerprint
         if self._pending is not None:
             self._restore()
-        elif self.coreset is None or self._selected != run.key:
+        elif self.coreset is None or self._selected != run.request:
             self.coreset = run.select()
             rank_zero_info(_summary(self.coreset))
-        self._selected = run.key
+        self._selected = run.request
         self.train_dataset = self._train_view()
 
     def _restore(self) -> None:

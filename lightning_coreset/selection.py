@@ -1,7 +1,6 @@
 """One selection for a datamodule: from a train loader to a coreset, with keys, cache, ranks and progress."""
 
 import math
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,14 +10,15 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.budget import resolve_total
-from lightning_coreset.compat import data_parallel_ranks, isolate_rng, progress_of, smoke_test_batches
+from lightning_coreset.compat import data_parallel_ranks, progress_of, smoke_test_batches
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data import EmbeddingCache, dataset_fingerprint, read_labels, stable_key
-from lightning_coreset.data.fingerprint import FORMAT_VERSION
+from lightning_coreset.data.fingerprint import FORMAT_VERSION, without_addresses
 from lightning_coreset.data.loaders import TrainLoader, check_batches
+from lightning_coreset.data.views import random_state_kept
 from lightning_coreset.distributed import current_reducer, gather_json, together
 from lightning_coreset.errors import CoresetError
-from lightning_coreset.features import FeatureExtractor, PrecomputedFeatures, extract_features
+from lightning_coreset.features import FeatureExtractor, PrecomputedFeatures, extract_features, transfer_hooks
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.pool import Pool
@@ -50,6 +50,8 @@ class SelectionRun:
     trainer: Any
     fingerprint: str = ""
     key: str = ""
+    #: The key without what embeds: networks learn between two calls of ``setup``, and that is no other selection.
+    request: str = ""
     reducer: Reducer = field(init=False)
     _pool_labels: Tensor | None = field(init=False, default=None)
     _positions: Tensor | None = field(init=False, default=None)
@@ -61,11 +63,11 @@ class SelectionRun:
 
         Raises:
             ValueError: A budget, labels or features that do not fit the train dataset.
-            CoresetError: No batch would be left, or another rank failed.
+            CoresetError: No batch would be left, another rank failed, or ranks read different data.
         """
         self.reducer = current_reducer(self._device)
         # Items that augment at random draw from the global state when they are read.
-        with together(self.reducer, "reading the train dataset"), isolate_rng():
+        with together(self.reducer, "reading the train dataset"), random_state_kept():
             size = self.template.size
             if size == 0:
                 msg = (
@@ -84,6 +86,7 @@ class SelectionRun:
                 self.extractor.check(size)
             self.fingerprint = dataset_fingerprint(self.template.dataset, self._pool_labels)
             self._make_keys()
+        self._check_ranks_agree()
 
     def select(self) -> Coreset:
         """The coreset: from disk where the same selection was made before, else selected now and kept.
@@ -152,20 +155,35 @@ class SelectionRun:
         if self._needs_features:
             precision = None if self.trainer is None else str(self.trainer.precision)
             transform = _callable_key(self.features_transform)
-            self._embedding_key = stable_key(FORMAT_VERSION, self.fingerprint, self.extractor.key, transform, precision)
+            hooks = transfer_hooks(self.source)
+            self._embedding_key = stable_key(
+                FORMAT_VERSION, self.fingerprint, self.extractor.key, transform, precision, hooks
+            )
         selector = type(self.selector)
         name = f"{selector.__module__}.{selector.__qualname__}"
         capped = None if self._positions is None else len(self._positions)
-        self.key = stable_key(
+        self.request = stable_key(
             FORMAT_VERSION,
             self.fingerprint,
-            self._embedding_key,
             name,
             repr(sorted(self.selector.arguments.items())),
             self._total,
             self.seed,
             capped,
         )
+        self.key = stable_key(self.request, self._embedding_key)
+
+    def _check_ranks_agree(self) -> None:
+        """Indices mean nothing on a rank that reads another dataset, nor do embeddings of another network."""
+        told = gather_json(self.reducer, [self.fingerprint, self._embedding_key])
+        datasets, embeddings = ({part[place] for part in told} for place in range(2))
+        if len(datasets) > 1 or len(embeddings) > 1:
+            different = "train datasets" if len(datasets) > 1 else "networks as features="
+            msg = (
+                f"{self.reducer.world_size} ranks hold different {different}, and one selection must fit all: call "
+                "lightning.seed_everything() before the datamodule and the network are made, or load the same ones."
+            )
+            raise CoresetError(msg)
 
     def _embed(self, positions: Tensor) -> Tensor:
         if self._positions is not None:
@@ -228,4 +246,4 @@ def _callable_key(transform: Callable[..., Any] | None) -> str | None:
     told = (
         repr(transform) if code is None else f"{transform!r} {code.co_code.hex()} {code.co_consts!r} {code.co_names!r}"
     )
-    return re.sub(r" at 0x[0-9a-f]+", "", told)
+    return without_addresses(told)

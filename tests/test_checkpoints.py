@@ -53,6 +53,14 @@ def test_resuming_restores_the_indices_without_selecting_again(tmp_path: Path) -
     assert len(network.seen) == 1, "one epoch was left"
 
 
+def test_a_checkpoint_is_read_with_weights_only(tmp_path: Path) -> None:
+    first = made(selector=KCenter(), method=None, features=CountingExtractor())
+    path = saved(tmp_path, first)
+    second = made(selector=KCenter(), method=None, features=CountingExtractor())
+    quiet_trainer(tmp_path, max_epochs=2).fit(LinearNet(), datamodule=second, ckpt_path=path, weights_only=True)
+    assert torch.equal(second.coreset.indices, first.coreset.indices)
+
+
 def test_without_a_cache_the_checkpoint_still_decides(tmp_path: Path) -> None:
     first = made(cache_dir=None)
     path = saved(tmp_path, first)

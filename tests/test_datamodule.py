@@ -101,6 +101,32 @@ class TestSources:
         assert len(datamodule.train_dataset) == 120
         assert "accuracy" in quiet_trainer(tmp_path).validate(network, datamodule=datamodule, verbose=False)[0]
 
+    def test_several_datasets_of_one_stage_have_a_loader_each(self, tmp_path: Path) -> None:
+        data = TensorDataset(*digit_tensors())
+        held_out = TensorDataset(*digit_tensors(30))
+        for several in ([held_out, held_out], {"a": held_out, "b": held_out}):
+            datamodule = CoresetDataModule.from_datasets(
+                data, several, several, several, batch_size=20, ratio=0.1, features="pixels"
+            )
+            quiet_trainer(tmp_path, limit_val_batches=0).fit(LinearNet(), datamodule=datamodule)
+            for loaders in (datamodule.val_dataloader(), datamodule.test_dataloader(), datamodule.predict_dataloader()):
+                assert type(loaders) is type(several)
+                parts = loaders.values() if isinstance(loaders, dict) else loaders
+                assert [(len(part.dataset), part.batch_size) for part in parts] == [(30, 20)] * 2
+
+    def test_a_plain_list_of_items_is_one_dataset(self) -> None:
+        items = list(zip(*digit_tensors(40), strict=True))
+        datamodule = CoresetDataModule.from_datasets(items, items, batch_size=4, ratio=0.5, features="pixels")
+        datamodule.setup("fit")
+        assert (len(datamodule.train_dataset), len(datamodule.val_dataloader())) == (20, 10)
+
+    def test_datasets_for_testing_only(self, tmp_path: Path) -> None:
+        held_out = TensorDataset(*digit_tensors(30))
+        datamodule = CoresetDataModule.from_datasets(test_dataset=held_out, ratio=0.1, features="pixels")
+        assert "accuracy" in quiet_trainer(tmp_path).test(LinearNet(), datamodule=datamodule, verbose=False)[0]
+        with pytest.raises(UnsupportedSourceError, match="nothing to select from"):
+            quiet_trainer(tmp_path).fit(LinearNet(), datamodule=datamodule)
+
     def test_without_validation_there_is_no_validation_loop(self, tmp_path: Path) -> None:
         trainer = quiet_trainer(tmp_path)
         trainer.fit(LinearNet(), datamodule=wrapped(TensorDataset(*digit_tensors()), batch_size=8))
@@ -207,6 +233,8 @@ class TestSourcesThatCannotBeCut:
             wrapped(Endless())
         with pytest.raises(UnsupportedSourceError, match="Endless is an iterable dataset.*map-style"):
             wrapped(Refusing(DataLoader(Endless()))).setup("fit")
+        with pytest.raises(UnsupportedSourceError, match="Endless is an iterable dataset.*map-style"):
+            CoresetDataModule.from_datasets(Endless(), ratio=0.1, features="pixels").setup("fit")
 
     def test_custom_batch_samplers(self) -> None:
         data = TensorDataset(*digit_tensors())
@@ -221,6 +249,8 @@ class TestSourcesThatCannotBeCut:
         loader = DataLoader(TensorDataset(*digit_tensors()))
         with pytest.raises(UnsupportedSourceError, match=r"train_dataloader\(\) gave a dict"):
             wrapped(Refusing({"a": loader, "b": loader})).setup("fit")
+        with pytest.raises(UnsupportedSourceError, match=r"train_dataloader\(\) gave a list"):
+            CoresetDataModule.from_datasets([loader.dataset] * 2, ratio=0.1, features="pixels").setup("fit")
 
     def test_no_train_loader(self) -> None:
         with pytest.raises(UnsupportedSourceError, match=r"LightningDataModule has no train_dataloader\(\)"):
@@ -239,9 +269,13 @@ class TestTransparency:
         datamodule.something_new = 1
         assert not hasattr(datamodule.source, "something_new")
 
-    def test_it_survives_pickling_and_copying(self) -> None:
+    @pytest.mark.parametrize("trained", [False, True], ids=["in a notebook", "after training"])
+    def test_it_survives_pickling_and_copying(self, tmp_path: Path, trained: bool) -> None:
         datamodule = wrapped(method="moderate")
-        datamodule.setup("fit")
+        if trained:
+            quiet_trainer(tmp_path).fit(LinearNet(), datamodule=datamodule)
+        else:
+            datamodule.setup("fit")
         for twin in (pickle.loads(pickle.dumps(datamodule)), copy.deepcopy(datamodule)):
             assert torch.equal(twin.coreset.indices, datamodule.coreset.indices)
             assert twin.source is not datamodule.source

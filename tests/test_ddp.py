@@ -48,6 +48,7 @@ def test_two_ranks_give_the_answer_of_one(alone: Path, tmp_path: Path) -> None:
 
 
 def test_spawned_ranks_leave_the_selection_on_disk(alone: Path, tmp_path: Path) -> None:
+    # Two, because each starts and imports everything anew; the laws of ranks hold for all in tests/distributed.
     done = run("ddp_fit.py", "ddp_spawn", "2", str(tmp_path), "subzerocore", "k_center")
     assert done.returncode == 0, done.stderr
     for method in ("subzerocore", "k_center"):

@@ -38,6 +38,35 @@ def test_fitting_twice_selects_once(tmp_path: Path) -> None:
     assert datamodule.coreset is first
 
 
+def test_fitting_twice_selects_once_with_the_network_that_is_trained(tmp_path: Path) -> None:
+    network = LinearNet()
+    datamodule = CoresetDataModule(DigitsSource(), method="k_center", ratio=0.1, features=network.body)
+    quiet_trainer(tmp_path).fit(network, datamodule=datamodule)
+    first = datamodule.coreset
+    quiet_trainer(tmp_path).fit(network, datamodule=datamodule)
+    assert datamodule.coreset is first
+    # Another datamodule is another question: its embeddings are of the trained network.
+    fitted(tmp_path, network.body)
+    assert len(list((tmp_path / "coresets" / "embeddings").iterdir())) == 2
+
+
+def test_validating_in_between_selects_nothing(tmp_path: Path) -> None:
+    extractor = CountingExtractor()
+    datamodule = fitted(tmp_path, extractor, cache_dir=None)
+    first, forwards = datamodule.coreset, extractor.forwards
+    quiet_trainer(tmp_path).validate(LinearNet(), datamodule=datamodule, verbose=False)
+    quiet_trainer(tmp_path, max_epochs=2).fit(LinearNet(), datamodule=datamodule)
+    assert (datamodule.coreset, extractor.forwards) == (first, forwards)
+
+
+def test_a_smoke_test_does_not_stand_in_for_the_real_run(tmp_path: Path) -> None:
+    datamodule = CoresetDataModule(DigitsSource(), method="k_center", ratio=0.1, features="pixels")
+    quiet_trainer(tmp_path, fast_dev_run=1).fit(LinearNet(), datamodule=datamodule)
+    assert len(datamodule.coreset) == 16
+    quiet_trainer(tmp_path).fit(LinearNet(), datamodule=datamodule)
+    assert len(datamodule.coreset) == 60
+
+
 def test_a_second_run_finds_the_selection_on_disk(tmp_path: Path) -> None:
     first, extractor = fitted(tmp_path, CountingExtractor()), CountingExtractor()
     second = fitted(tmp_path, extractor)

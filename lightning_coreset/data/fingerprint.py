@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +31,11 @@ def stable_key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def without_addresses(told: str) -> str:
+    """A repr with no memory address in it: those differ between two processes that hold the same."""
+    return re.sub(r" at 0x[0-9a-f]+", "", told)
+
+
 def tensor_key(tensor: Tensor) -> str:
     """A key of a tensor's type, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
@@ -39,7 +45,9 @@ def tensor_key(tensor: Tensor) -> str:
 
 def module_key(module: nn.Module) -> str:
     """A key of a module's class, parameters and buffers: new weights give another key."""
-    digest = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}{module}".encode())
+    digest = hashlib.sha256(
+        without_addresses(f"{type(module).__module__}.{type(module).__qualname__}{module}").encode()
+    )
     for name, value in module.state_dict().items():
         digest.update(f"{name}{tensor_key(value) if isinstance(value, Tensor) else repr(value)}".encode())
     return digest.hexdigest()

@@ -57,11 +57,15 @@ class EvaluationView(Dataset[Any]):
         return with_image(item, self.transform(image)) if isinstance(image, Image.Image | np.ndarray) else item
 
 
-def image_of(item: Any) -> Any:
+def image_of(item: Any, least_dimensions: int = 1) -> Any:
     """The image of an item or batch.
 
     The entry "image", "images", "pixel_values" or "img" of a mapping, else its first image; the first image of a
-    tuple or list; or the item itself.
+    tuple or list; or the item itself. Single numbers are no images.
+
+    Args:
+        item: A tensor, array or PIL image, or a mapping, tuple or list of such and other things.
+        least_dimensions: Of a tensor or array that counts as an image; 2 for batches, where numbers are vectors.
 
     Raises:
         CoresetError: No image is found.
@@ -70,7 +74,7 @@ def image_of(item: Any) -> Any:
         >>> image_of({"label": 3, "img": torch.ones(1)}).tolist()
         [1.0]
     """
-    key = _image_key(item)
+    key = _image_key(item, least_dimensions)
     return item if key is None else item[key]
 
 
@@ -85,9 +89,9 @@ def with_image(item: Any, image: Any) -> Any:
     return type(item)(*changed) if hasattr(item, "_fields") else type(item)(changed)
 
 
-def _image_key(item: Any) -> Any:
+def _image_key(item: Any, least_dimensions: int = 1) -> Any:
     """Where the image of an item is; None: the item is the image."""
-    found = _image_keys(item)
+    found = _image_keys(item, least_dimensions)
     if not found:
         inside = list(item) if isinstance(item, Mapping) else type(item).__name__
         msg = (
@@ -98,20 +102,22 @@ def _image_key(item: Any) -> Any:
     return found[0]
 
 
-def _image_keys(item: Any) -> list[Any]:
+def _image_keys(item: Any, least_dimensions: int = 1) -> list[Any]:
     """Where an item has images, the one that counts first."""
-    if _is_image(item):
+    if _is_image(item, least_dimensions):
         return [None]
     if isinstance(item, Mapping):
-        named = [key for key in IMAGE_KEYS if key in item and _is_image(item[key])]
-        return named or [key for key, value in item.items() if _is_image(value)]
+        named = [key for key in IMAGE_KEYS if key in item and _is_image(item[key], least_dimensions)]
+        return named or [key for key, value in item.items() if _is_image(value, least_dimensions)]
     if isinstance(item, list | tuple):
-        return [place for place, value in enumerate(item) if _is_image(value)]
+        return [place for place, value in enumerate(item) if _is_image(value, least_dimensions)]
     return []
 
 
-def _is_image(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray | Image.Image)
+def _is_image(value: Any, least_dimensions: int) -> bool:
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim >= least_dimensions
+    return isinstance(value, Image.Image)
 
 
 def _with_transform(dataset: Any, transform: Callable[[Any], Any]) -> tuple[Any, bool]:
@@ -160,10 +166,15 @@ def _is_joint(dataset: VisionDataset) -> bool:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Reading items may draw random numbers: afterwards those of Python, numpy and torch's CPU go on as before."""
+    """Reading items may draw random numbers: afterwards those of Python, numpy and torch go on as before.
+
+    Unlike Lightning's ``isolate_rng`` also where an error ends it.
+    """
     python, arrays = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[]):
+        # A GPU that is not in use yet has no state to keep, and asking for it would take its memory.
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        with torch.random.fork_rng(devices=list(devices)):
             yield
     finally:
         random.setstate(python)

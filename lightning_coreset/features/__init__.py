@@ -1,6 +1,6 @@
 """From images to embeddings: extractors, and the pass that runs them."""
 
-from lightning_coreset.features.extraction import extract_features
+from lightning_coreset.features.extraction import extract_features, transfer_hooks
 from lightning_coreset.features.extractor import FeatureExtractor
 from lightning_coreset.features.networks import ModuleExtractor, TimmExtractor, TorchvisionExtractor
 from lightning_coreset.features.pixels import PixelsExtractor
@@ -16,4 +16,5 @@ __all__ = (
     "TorchvisionExtractor",
     "extract_features",
     "resolve_extractor",
+    "transfer_hooks",
 )

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -70,7 +69,7 @@ def extract_features(
     rows, found = (None, torch.zeros(len(positions), dtype=torch.bool)) if cache is None else cache.read(positions)
     missing = torch.nonzero(~found).flatten()
     if len(missing):
-        normalize = source is None or not any(_overrides(source, hook) for hook in _TRANSFER_HOOKS)
+        normalize = not transfer_hooks(source)
         view = EvaluationView(dataset, transform or extractor.transform(normalize))
         if transform is not None:
             _warn_if_random(view, int(positions[missing[0]]))
@@ -92,6 +91,12 @@ def extract_features(
     return rows
 
 
+def transfer_hooks(source: LightningDataModule | None) -> list[str]:
+    """The batch-transfer hooks that a source overrides, each with its class: embeddings depend on them."""
+    kind = type(source)
+    return [f"{kind.__module__}.{kind.__qualname__}.{hook}" for hook in _TRANSFER_HOOKS if _overrides(source, hook)]
+
+
 def _embed(
     view: EvaluationView,
     extractor: FeatureExtractor,
@@ -109,7 +114,7 @@ def _embed(
     done = 0
     with ExitStack() as stack:
         # Reading may draw random numbers, and ranks whose states differ train on overlapping shards.
-        stack.enter_context(isolate_rng())
+        stack.enter_context(random_state_kept())
         stack.enter_context(_predicting(trainer))
         stack.enter_context(_ready(extractor.module(), device))
         stack.enter_context(torch.no_grad())
@@ -206,9 +211,12 @@ def _collated(values: list[Any]) -> Any:
 
 def _to_device(batch: Any, device: torch.device, trainer: Any, source: LightningDataModule | None) -> Any:
     if trainer is not None:
+        # Lightning's loops call this hook themselves, and the strategy the two others.
+        owner = source if _overrides(source, "on_before_batch_transfer") else trainer.lightning_module
+        batch = batch if owner is None else owner.on_before_batch_transfer(batch, 0)
         return trainer.strategy.batch_to_device(batch, device, 0)
     for hook in ("on_before_batch_transfer", "on_after_batch_transfer"):
-        if source is not None and _overrides(source, hook):
+        if _overrides(source, hook):
             batch = getattr(source, hook)(batch, 0)
     return batch
 
@@ -256,8 +264,8 @@ def _store(cache: EmbeddingCache, positions: Tensor, rows: Tensor) -> None:
         )
 
 
-def _overrides(source: LightningDataModule, hook: str) -> bool:
-    return is_overridden(hook, source, parent=LightningDataModule)
+def _overrides(source: LightningDataModule | None, hook: str) -> bool:
+    return source is not None and is_overridden(hook, source, parent=LightningDataModule)
 
 
 def _warn_if_random(view: EvaluationView, index: int) -> None:

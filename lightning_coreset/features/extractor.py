@@ -55,7 +55,7 @@ class FeatureExtractor(ABC):
 
     def inputs(self, batch: Any) -> Tensor:
         """The images of a batch; override it for batches of an unusual form."""
-        found = image_of(batch)
+        found = image_of(batch, least_dimensions=2)
         if not isinstance(found, Tensor):
             msg = (
                 f"The images of a batch are a {type(found).__name__}; a tensor is accepted: give a features_transform."

@@ -1,6 +1,7 @@
 """Extractors with a network: timm, torchvision, and any module of the user's."""
 
 import contextlib
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,8 @@ class TorchvisionExtractor(FeatureExtractor):
         """The network with its classifier replaced by nothing."""
         if self._module is None:
             with _own_errors(self.key), _own_random_state():
+                if self._weights is not None:
+                    _ask_the_site(self._weights.url)
                 network = torchvision.models.get_model(self.name, weights=self._weights)
             self._module = without_classifier(network)
         return self._module
@@ -181,7 +184,9 @@ class ModuleExtractor(FeatureExtractor):
 
     def extract(self, inputs: Tensor) -> Tensor:
         """The module's output as rows ``[B, d]``."""
-        return as_rows(self._module(scaled_tensor(inputs)), type(self._module).__qualname__)
+        dtypes = [weight.dtype for weight in self._module.parameters() if weight.is_floating_point()]
+        inputs = scaled_tensor(inputs).to(dtypes[0] if dtypes else torch.float32)
+        return as_rows(self._module(inputs), type(self._module).__qualname__)
 
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -272,6 +277,8 @@ def _ask_the_hub(config: Any) -> None:
         msg = "timm has none"
         raise OSError(msg)
     repository = config.hf_hub_id
+    if not repository and config.url:
+        _ask_the_site(config.url)
     # The hub reads its environment variable once, on import: one that is set later does not stop its retries.
     if not repository or config.file or hub_constants.HF_HUB_OFFLINE:
         return
@@ -289,3 +296,15 @@ def _ask_the_hub(config: Any) -> None:
             raise
         msg = f"{hub_constants.ENDPOINT} does not answer: {type(error).__name__}"
         raise OSError(msg) from error
+
+
+def _ask_the_site(url: str) -> None:
+    """Fail within seconds where a site does not answer: torch waits for it without a limit.
+
+    Raises:
+        OSError: The weights are neither in torch's local cache nor at a site that answers.
+    """
+    if Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1]).exists():
+        return
+    with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_SECONDS):
+        pass

@@ -1,6 +1,8 @@
 """Two real ranks over gloo."""
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +91,27 @@ def test_an_image_that_cannot_be_read_stops_all_ranks(processes: ProcessPool) ->
         assert answers[rank] == "OSError: an image cannot be read"
         assert "CoresetError" in answers[1 - rank]
         assert "an image cannot be read" in answers[1 - rank]
+    assert processes.run(work.still_in_step) == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("method", ["facility_location", "k_center"])
+def test_ranks_with_different_data_or_networks_are_told(processes: ProcessPool, method: str) -> None:
+    first, second = processes.run(work.set_up, "nothing", method)
+    assert first == second
+    for differs, told in (("the split", "train datasets"), ("the network", "networks as features=")):
+        for answer in processes.run(work.set_up, differs, method, keep_errors=True):
+            assert answer.startswith(f"CoresetError: 2 ranks hold different {told}, and one selection must fit all")
+            assert "seed_everything" in answer
+    assert processes.run(work.still_in_step) == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("method", ["facility_location", "k_center"])
+def test_weights_that_cannot_be_had_are_told_on_every_rank(processes: ProcessPool, method: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    for answer in processes.run(work.without_weights, method, str(tmp_path), keep_errors=True):
+        assert answer.startswith("WeightsUnavailableError: The weights of timm/resnet18.a1_in1k could not be loaded")
+        assert "features='pixels'" in answer
+    assert time.monotonic() - started < 60
     assert processes.run(work.still_in_step) == [[0, 1], [0, 1]]
 
 

@@ -4,12 +4,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from huggingface_hub import constants as hub_constants
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset, random_split
 
-from lightning_coreset import Pool, SelectionContext
+from lightning_coreset import CoresetDataModule, Pool, SelectionContext
 from lightning_coreset.distributed import EpochWeightedSampler, current_reducer, gather_json, gather_ragged, together
 from lightning_coreset.registry import build_selector
 from tests.helpers.examples import clouds, pool_of, signals_of
+from tests.helpers.lightning_parts import digit_tensors
 
 
 def who() -> tuple[int, int, str]:
@@ -86,3 +89,21 @@ def embedding_fails_on(rank: int) -> None:
 
     context = SelectionContext(embed=embed, reducer=reducer)
     build_selector("herding", {}).select(Pool(labels=labels), 5, context=context)
+
+
+def set_up(differs: str, method: str = "facility_location") -> list[int]:
+    """A data module's selection, where something may differ from rank to rank."""
+    data = TensorDataset(*digit_tensors(200))
+    torch.manual_seed(dist.get_rank() if differs == "the split" else 0)
+    part, _ = random_split(data, [150, 50])
+    torch.manual_seed(dist.get_rank() if differs == "the network" else 0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    datamodule = CoresetDataModule(part, method=method, ratio=0.1, features=network)
+    datamodule.setup("fit")
+    assert datamodule.coreset is not None
+    return list(datamodule.coreset.indices.tolist())
+
+
+def without_weights(method: str, cache: str) -> None:
+    hub_constants.HF_HUB_OFFLINE, hub_constants.HF_HUB_CACHE = True, cache
+    CoresetDataModule(TensorDataset(*digit_tensors(50)), method=method, ratio=0.1).setup("fit")

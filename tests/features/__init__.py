@@ -1,0 +1,1 @@
+"""From images to embeddings: extractors, and the pass that runs them."""

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-_PATIENCE = 60.0
+# Importing torch and Lightning takes most of a minute where other work is going on.
+_PATIENCE = 180.0
 
 
 class RankError(AssertionError):
