@@ -6,12 +6,9 @@ Everything on one thread: a busy neighbour stalls two. Pieces of work take turns
     OMP_NUM_THREADS=1 python -m benchmarks.kernels [--only greedy graph_cut pass training] [--rounds 7] [--append]
 """
 
-import multiprocessing
-import resource
 import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,8 @@ from benchmarks.common import (
     cifar10_images,
     data_folder,
     example,
+    facility_value,
+    gaussian,
     interleaved,
     parser_of,
     quiet,
@@ -33,17 +32,13 @@ from benchmarks.common import (
     show,
     squeezenet_set,
 )
+from benchmarks.fresh import answers, spent
 from lightning_coreset import CoresetDataModule, select
 from lightning_coreset.data import EvaluationView
 from lightning_coreset.features import extract_features, resolve_extractor
 from lightning_coreset.ops import graph_cut
 
 HEADER = ["work", "best s", "median s", "ratio, best", "ratio, median", "must hold"]
-
-
-def gaussian(size: int, width: int) -> Tensor:
-    """Rows in general position ``[size, width]``."""
-    return torch.randn(size, width, generator=torch.Generator().manual_seed(0))
 
 
 def lines(
@@ -57,12 +52,6 @@ def lines(
         times = (f"{min(values):.3f}", f"{statistics.median(values):.3f}")
         rows.append([prefix + name, *times, *told, must_hold.get(name, "")])
     return rows
-
-
-def objective(rows: Tensor, chosen: Tensor) -> float:
-    """Facility location by clamped cosine, in double precision."""
-    unit = nn.functional.normalize(rows.double())
-    return float((unit @ unit[chosen].T).amax(1).clamp(min=0).sum())
 
 
 def greedy(pool: EmbeddedSet, quick: bool, rounds: int, append: bool) -> None:
@@ -114,7 +103,7 @@ def _against_submodlib(name: str, rows: Tensor, count: int, rounds: int) -> list
     ours = partial(select, rows, method="facility_location", budget=count)
     seconds = interleaved({"submodlib": theirs, "ours": ours}, rounds)
     best = {key: min(values) for key, values in seconds.items()}
-    values = [objective(rows, torch.tensor(theirs())), objective(rows, ours().indices)]
+    values = [facility_value(rows, torch.tensor(theirs())), facility_value(rows, ours().indices)]
     faster = f"{best['submodlib'] / best['ours']:.1f}"
     return [[name, f"{best['submodlib']:.2f}", f"{best['ours']:.2f}", faster, "5", *(f"{v:.4f}" for v in values)]]
 
@@ -141,45 +130,30 @@ def graph_cuts(pool: EmbeddedSet, quick: bool, rounds: int, append: bool) -> Non
         seconds = interleaved(work, rounds)
         limits = {"ops.graph_cut": "1.5", "select": "1.5"}
         table += lines(seconds, "k matrix-vector products", limits, f"{name}: ")
-        peak = [_peak_megabytes(rows, count, by_select) for by_select in (False, True)]
+        peak = [_megabytes_above(rows, count, by_select) for by_select in (False, True)]
         memory.append([name, f"{4 * rows.numel() / 1e6:.1f}", *(f"{value:.1f}" for value in peak), "150"])
     note = f"N={size}, d={width}, k={count}, one thread, {rounds} rounds after one to warm up."
     show("Graph cut against its products", note, HEADER, table, append)
     note = (
-        f"N={size}, d={width}, k={count}. Growth of the largest resident size of a fresh process over what it was with "
-        "the features read and the same call made on 300 rows."
+        f"N={size}, d={width}, k={count}. Largest resident size of a fresh process during the call, above what is "
+        "resident with the features read and the same call made on 300 rows."
     )
     header = ["rows", "features MB", "ops.graph_cut MB above", "select MB above", "must hold MB"]
     show("Memory of graph cut", note, header, memory, append)
 
 
-def _peak_megabytes(rows: Tensor, count: int, by_select: bool) -> float:
-    # Spawned, because a forked child begins with its parent's largest size.
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_measure_peak, args=(rows.numpy(), count, by_select, sender))
-    child.start()
-    peak: float = receiver.recv()
-    child.join()
-    return peak
+def _megabytes_above(rows: Tensor, count: int, by_select: bool) -> float:
+    (grown,) = answers(_measure_graph_cut, rows.numpy(), count, by_select, patience=600)
+    return float(grown)
 
 
-def _measure_peak(rows: Any, count: int, by_select: bool, sender: Any) -> None:
+def _measure_graph_cut(rows: Any, count: int, by_select: bool) -> Iterator[float]:
     quiet()
-    torch.set_num_threads(1)
     features = torch.from_numpy(rows)
-    chosen: Callable[[Tensor], object] = (
-        partial(select, method="graph_cut", budget=count) if by_select else partial(graph_cut, count=count)
-    )
-    small: Callable[[Tensor], object] = (
-        partial(select, method="graph_cut", budget=10) if by_select else partial(graph_cut, count=10)
-    )
-    small(features[:300])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    chosen(features)
-    # Linux counts kilobytes, macOS bytes.
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
+    chosen = partial(select, method="graph_cut") if by_select else graph_cut
+    name = "budget" if by_select else "count"
+    chosen(features[:300], **{name: 10})
+    yield spent(partial(chosen, features, **{name: count})).above
 
 
 def feature_pass(cache: Path, quick: bool, rounds: int, append: bool) -> None:
