@@ -56,6 +56,7 @@ PARTS = (
     Part("greedy", "kernels", ("--only", "greedy")),
     Part("graph_cut", "kernels", ("--only", "graph_cut")),
     Part("pass", "kernels", ("--only", "pass")),
+    Part("pass_gpu", "kernels", ("--only", "pass", "--device", "cuda"), gpu=True),
     Part("training", "kernels", ("--only", "training")),
     Part("peers", "peers", gigabytes=4),
     Part("growth", "growth", gigabytes=4),

@@ -25,12 +25,14 @@ class Spent:
 
     Attributes:
         seconds: Of the work.
+        cpu: Seconds of processor time; on one thread a busy neighbour changes them little.
         before: Megabytes resident before it.
         peak: Most megabytes resident during it.
         answer: What it returned.
     """
 
     seconds: float
+    cpu: float
     before: float
     peak: float
     answer: Any
@@ -50,10 +52,10 @@ def spent(work: Callable[[], Any]) -> Spent:
     _give_back_free_pages()
     _forget_the_peak()
     before = _peak_megabytes()
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     answer = work()
-    seconds = time.perf_counter() - started
-    return Spent(seconds, before, _peak_megabytes(), answer)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+    return Spent(seconds, cpu, before, _peak_megabytes(), answer)
 
 
 def answers(generate: Callable[..., Iterator[Any]], *arguments: Any, patience: float) -> Iterator[Any]:

@@ -7,7 +7,7 @@ A fresh process for each method; sizes from small to large, until the next one w
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def grow(curve: Curve, sizes: Sequence[int], seconds: float) -> Iterator[Spent |
         first = spent(work)
         # Short work is repeated: its first time may be a neighbour's.
         again = [spent(work).seconds for _ in range(2 if first.seconds < 1 else 0)]
-        found = Spent(min([first.seconds, *again]), first.before, first.peak, None)
+        found = replace(first, seconds=min([first.seconds, *again]))
         known.append((size, found))
         yield found
 

@@ -112,9 +112,9 @@ def graph_cuts(pool: EmbeddedSet, quick: bool, rounds: int, append: bool) -> Non
     """Graph cut against one matrix-vector product for each pick, and its memory."""
     size, width, count = (1_000, 64, 50) if quick else (50_000, 128, 1_000)
     table: list[Sequence[object]] = []
-    memory: list[Sequence[object]] = []
     projection = gaussian(pool.train.shape[1], width)
-    for name, rows in (("projected embeddings", pool.train[:size] @ projection), ("Gaussian", gaussian(size, width))):
+    sets = {"projected embeddings": pool.train[:size] @ projection, "Gaussian": gaussian(size, width)}
+    for name, rows in sets.items():
         unit = nn.functional.normalize(rows)
         picks = graph_cut(rows, count).indices
 
@@ -130,10 +130,13 @@ def graph_cuts(pool: EmbeddedSet, quick: bool, rounds: int, append: bool) -> Non
         seconds = interleaved(work, rounds)
         limits = {"ops.graph_cut": "1.5", "select": "1.5"}
         table += lines(seconds, "k matrix-vector products", limits, f"{name}: ")
-        peak = [_megabytes_above(rows, count, by_select) for by_select in (False, True)]
-        memory.append([name, f"{4 * rows.numel() / 1e6:.1f}", *(f"{value:.1f}" for value in peak), "150"])
     note = f"N={size}, d={width}, k={count}, one thread, {rounds} rounds after one to warm up."
     show("Graph cut against its products", note, HEADER, table, append)
+    grown = answers(_measure_graph_cut, [rows.numpy() for rows in sets.values()], count, patience=1_800)
+    memory: list[Sequence[object]] = [
+        [name, f"{4 * rows.numel() / 1e6:.1f}", *(f"{value:.1f}" for value in peaks), "150"]
+        for (name, rows), peaks in zip(sets.items(), grown, strict=True)
+    ]
     note = (
         f"N={size}, d={width}, k={count}. Largest resident size of a fresh process during the call, above what is "
         "resident with the features read and the same call made on 300 rows."
@@ -142,49 +145,55 @@ def graph_cuts(pool: EmbeddedSet, quick: bool, rounds: int, append: bool) -> Non
     show("Memory of graph cut", note, header, memory, append)
 
 
-def _megabytes_above(rows: Tensor, count: int, by_select: bool) -> float:
-    (grown,) = answers(_measure_graph_cut, rows.numpy(), count, by_select, patience=600)
-    return float(grown)
-
-
-def _measure_graph_cut(rows: Any, count: int, by_select: bool) -> Iterator[float]:
+def _measure_graph_cut(sets: Sequence[Any], count: int) -> Iterator[list[float]]:
+    """Megabytes that `ops.graph_cut` and `select` take above the features, for each set of rows."""
     quiet()
-    features = torch.from_numpy(rows)
-    chosen = partial(select, method="graph_cut") if by_select else graph_cut
-    name = "budget" if by_select else "count"
-    chosen(features[:300], **{name: 10})
-    yield spent(partial(chosen, features, **{name: count})).above
+    for rows in map(torch.from_numpy, sets):
+        calls = [partial(graph_cut, count=count), partial(select, method="graph_cut", budget=count)]
+        graph_cut(rows[:300], 10)
+        select(rows[:300], method="graph_cut", budget=10)
+        yield [spent(partial(call, rows)).above for call in calls]
 
 
-def feature_pass(cache: Path, quick: bool, rounds: int, append: bool) -> None:
+def feature_pass(cache: Path, quick: bool, rounds: int, device: str, append: bool) -> None:
     """The feature pass against the bare network over the same loader."""
     size = 128 if quick else 1_024
     train, _ = cifar10_images(cache, quick)
+    on_cpu = device == "cpu"
+    trainer = None if on_cpu else pl.Trainer(accelerator=device, devices=1, logger=False, enable_checkpointing=False)
     table: list[Sequence[object]] = []
-    embedders = {
-        "SqueezeNet, 96 px": (example.choose_embedder(data_folder()), example.FOR_SQUEEZENET),
-        "ResNet-20, 32 px": (example.ResNet20().eval(), example.FOR_TESTING),
+    small = example.ResNet20().eval()
+    cases = {
+        "SqueezeNet, 96 px": (example.choose_embedder(data_folder()), example.FOR_SQUEEZENET, 0),
+        "ResNet-20, 32 px": (small, example.FOR_TESTING, 0),
+        "ResNet-20, 32 px, 1 worker": (small, example.FOR_TESTING, 1),
     }
-    for name, (embedder, transform) in embedders.items():
+    for name, (embedder, transform, workers) in cases.items():
         extractor = resolve_extractor(embedder)
-        network = extractor.module().eval()
-        positions = torch.arange(size)
-        loader = DataLoader(Subset(EvaluationView(train, transform), range(size)), batch_size=extractor.batch_size)
+        network = extractor.module().eval().to(device)
+        view = Subset(EvaluationView(train, transform), range(size))
+        loader = DataLoader(view, extractor.batch_size, num_workers=workers, pin_memory=not on_cpu)
 
         def bare(network: nn.Module = network, loader: DataLoader[Any] = loader) -> None:
             with torch.no_grad():
-                for images, _ in loader:
-                    network(images)
+                rows = [network(images.to(device, non_blocking=True)) for images, _ in loader]
+            # Reading a value waits for a GPU.
+            float(rows[-1].flatten()[0])
 
-        work: dict[str, Callable[[], object]] = {
-            "bare forward": bare,
-            "feature pass": partial(extract_features, train, extractor, positions, transform=transform),
-        }
-        seconds = interleaved(work, rounds)
+        passed = partial(
+            extract_features,
+            train,
+            extractor,
+            torch.arange(size),
+            transform=transform,
+            trainer=trainer,
+            num_workers=workers,
+        )
+        seconds = interleaved({"bare forward": bare, "feature pass": passed}, rounds)
         best, median = (1 / ratio for ratio in ratios(seconds["feature pass"], seconds["bare forward"]))
-        speeds = [f"{size / min(seconds[key]):.0f}" for key in work]
+        speeds = [f"{size / min(values):.0f}" for values in seconds.values()]
         table.append([name, *speeds, f"{best:.3f}", f"{median:.3f}", "0.90"])
-    note = f"{size} CIFAR-10 images, decoding and resizing included, one thread, no cache, {rounds} rounds."
+    note = f"{size} CIFAR-10 images on {device}, decoding and resizing included, one thread, no cache, {rounds} rounds."
     header = ["network", "bare images/s", "pass images/s", "share, best", "share, median", "must hold"]
     show("Feature pass against the bare forward", note, header, table, append)
 
@@ -257,17 +266,18 @@ def main() -> None:
     parts = ("greedy", "graph_cut", "pass", "training")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", help="of the feature pass")
     given = parser.parse_args()
     quiet()
-    pool = squeezenet_set(given.cache, given.quick)
     torch.set_num_threads(1)
+    pool = squeezenet_set(given.cache, given.quick)
     rounds = 2 if given.quick else given.rounds
     if "greedy" in given.only:
         greedy(pool, given.quick, rounds, given.append)
     if "graph_cut" in given.only:
         graph_cuts(pool, given.quick, rounds, given.append)
     if "pass" in given.only:
-        feature_pass(given.cache, given.quick, rounds, given.append)
+        feature_pass(given.cache, given.quick, rounds, given.device, given.append)
     if "training" in given.only:
         training(pool, given.cache, given.quick, rounds, given.append)
 

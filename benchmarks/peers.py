@@ -370,7 +370,7 @@ def main() -> None:
     rows = squeezenet_set(given.cache, given.quick).train if set(given.only) & set(races) else clustered(1, 1)
     for name, (run, sizes) in races.items():
         if name in given.only:
-            run(rows, (300, 1_000) if given.quick else sizes, limits, given.append)
+            run(rows, (300, 600) if given.quick else sizes, limits, given.append)
     if "floors" in given.only:
         floors(given.quick, limits, given.append)
 

@@ -41,8 +41,8 @@ def class_rows(classes: int, each: int, width: int) -> tuple[Tensor, Tensor]:
     return clustered(classes * each, width, classes), torch.arange(classes).repeat_interleave(each)
 
 
-def measure_classes(classes: int, each: int, width: int, device: str) -> Iterator[tuple[Spent, float]]:
-    """SubZeroCore at 10 %, and seconds of the products of all classes by a sample of them."""
+def measure_classes(classes: int, each: int, width: int, device: str) -> Iterator[tuple[Spent, float, float]]:
+    """SubZeroCore at 10 %, and seconds (wall, processor) of the products of all classes by a sample of them."""
     quiet()
     rows, labels = class_rows(classes, each, width)
     rows = rows.to(device)
@@ -51,7 +51,8 @@ def measure_classes(classes: int, each: int, width: int, device: str) -> Iterato
     products = [_class_products(rows, each, sample)]
     taken = spent(partial(_count, rows, labels, method="subzerocore", ratio=0.1))
     products.append(_class_products(rows, each, sample))
-    yield taken, min(products) * classes / sample
+    seconds, cpu = (min(times) * classes / sample for times in zip(*products, strict=True))
+    yield taken, seconds, cpu
 
 
 def _count(*arguments: Any, **named: Any) -> int:
@@ -61,17 +62,15 @@ def _count(*arguments: Any, **named: Any) -> int:
     return chosen
 
 
-def _class_products(rows: Tensor, each: int, sample: int) -> float:
+def _class_products(rows: Tensor, each: int, sample: int) -> tuple[float, float]:
     # The first one starts what stays.
     rows[:each] @ rows[:each].T
-    seconds = 0.0
+    started, busy = time.perf_counter(), time.process_time()
     for part in rows[: sample * each].split(each):
-        started = time.perf_counter()
         product = part @ part.T
         # Reading a value waits for a GPU.
         float(product[-1, -1])
-        seconds += time.perf_counter() - started
-    return seconds
+    return time.perf_counter() - started, time.process_time() - busy
 
 
 def classes(quick: bool, device: str, patience: float, append: bool) -> None:
@@ -80,11 +79,11 @@ def classes(quick: bool, device: str, patience: float, append: bool) -> None:
     size = f"{count * each:,} x {width} in {count:,} classes, 10 %"
     must_hold = ["4", "1000"] if device == "cpu" else ["5 s", ""]
     try:
-        ((taken, products),) = answers(measure_classes, count, each, width, device, patience=patience)
-        row = [f"{taken.seconds:.1f}", f"{products:.1f}", f"{taken.seconds / products:.2f}", f"{taken.above:.0f}"]
-        row.append(f"{taken.peak:.0f}")
+        ((taken, products, cpu),) = answers(measure_classes, count, each, width, device, patience=patience)
+        row = [f"{taken.seconds:.1f}", f"{products:.1f}", f"{taken.seconds / products:.2f}", f"{taken.cpu / cpu:.2f}"]
+        row += [f"{taken.above:.0f}", f"{taken.peak:.0f}"]
     except StoppedError as error:
-        row = [f"not measured: {error}", "", "", "", ""]
+        row = [f"not measured: {error}", "", "", "", "", ""]
     note = (
         f"{size}, float32 features on {device}, one thread. The products of all classes are timed on "
         f"{min(SAMPLED_CLASSES, count)} of them and scaled, the better of before and after. Memory is the largest "
