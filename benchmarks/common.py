@@ -1,4 +1,4 @@
-"""What the benchmarks share: embedded CIFAR-10, interleaved timing, tables and where they are kept."""
+"""What the benchmarks share: rows to choose from, interleaved timing, tables and where they are kept."""
 
 import argparse
 import datetime
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from lightning_coreset import select
 from lightning_coreset.data import read_labels
 
 # The example's own reading, embedding and networks: its name begins with a digit, so no import statement finds it.
@@ -26,6 +27,8 @@ example = importlib.import_module("examples.01_cifar10")
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 QUICK_TRAIN, QUICK_TEST = 1_000, 300
+# Those that this version does not know are left out.
+FACILITY_MODES = ("dense", "streamed", "neighbours", "partitioned", "stochastic")
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,55 @@ def _embedded(name: str, embedder: Any, transform: Any, cache: Path, quick: bool
     return EmbeddedSet(name, rows[0], read_labels(train), rows[1], read_labels(test))
 
 
-def interleaved(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def gaussian(size: int, width: int) -> Tensor:
+    """Rows in general position ``[size, width]``."""
+    return torch.randn(size, width, generator=torch.Generator().manual_seed(0))
+
+
+def clustered(size: int, width: int, clusters: int = 100) -> Tensor:
+    """Rows around centres that are as far apart as rows are wide, nothing beside the rows in memory ``[size, width]``.
+
+    Item ``i`` belongs to cluster ``i * clusters // size``.
+    """
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.randn(clusters, width, generator=generator)
+    rows = torch.empty(size, width).normal_(generator=generator)
+    bounds = [cluster * size // clusters for cluster in range(clusters + 1)]
+    for center, start, end in zip(centers, bounds, bounds[1:], strict=False):
+        rows[start:end] += center
+    return rows
+
+
+def facility_modes() -> list[str]:
+    """The modes of facility location that `select` accepts."""
+    accepted = []
+    for mode in FACILITY_MODES:
+        try:
+            select(gaussian(20, 4), method="facility_location", budget=2, mode=mode)
+        except ValueError as error:
+            if not str(error).startswith("mode="):
+                raise
+        else:
+            accepted.append(mode)
+    return accepted
+
+
+def facility_value(rows: Tensor, chosen: Tensor) -> float:
+    """Facility location by clamped cosine, in double precision."""
+    picked = nn.functional.normalize(rows[chosen].double())
+    parts = (nn.functional.normalize(part.double()) @ picked.T for part in rows.split(4_096))
+    return sum(float(part.amax(1).clamp(min=0).sum()) for part in parts)
+
+
+def interleaved(work: dict[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
     """Seconds of each piece of work in each round; all pieces in turn, so that a busy neighbour slows all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(rounds + 1):
+    for number in range(rounds + warm_up):
         for name, run in work.items():
             started = time.perf_counter()
             run()
             # The first round only warms up.
-            if number:
+            if number >= warm_up:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
 
@@ -137,12 +180,12 @@ def show(title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[o
 
 def _how_made() -> str:
     given = " ".join(argument for argument in _without_cache(sys.argv[1:]) if argument != "--append")
-    module = Path(sys.argv[0]).stem
+    module = "benchmarks" if Path(sys.argv[0]).stem == "__main__" else f"benchmarks.{Path(sys.argv[0]).stem}"
     threads = os.environ.get("OMP_NUM_THREADS", "unset")
     return (
         f"{datetime.date.today()}; {os.cpu_count()}-core {platform.machine()} CPU, "
         f"{torch.backends.cpu.get_cpu_capability()}; Python {platform.python_version()}, torch {torch.__version__}; "
-        f"`OMP_NUM_THREADS={threads} python -m benchmarks.{module}{' ' * bool(given)}{given}`."
+        f"`OMP_NUM_THREADS={threads} python -m {module}{' ' * bool(given)}{given}`."
     )
 
 

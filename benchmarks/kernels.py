@@ -6,12 +6,9 @@ Everything on one thread: a busy neighbour stalls two. Pieces of work take turns
     OMP_NUM_THREADS=1 python -m benchmarks.kernels [--only greedy graph_cut pass training] [--rounds 7] [--append]
 """
 
-import multiprocessing
-import resource
 import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,8 @@ from benchmarks.common import (
     cifar10_images,
     data_folder,
     example,
+    facility_value,
+    gaussian,
     interleaved,
     parser_of,
     quiet,
@@ -33,17 +32,13 @@ from benchmarks.common import (
     show,
     squeezenet_set,
 )
+from benchmarks.fresh import answers, spent
 from lightning_coreset import CoresetDataModule, select
 from lightning_coreset.data import EvaluationView
 from lightning_coreset.features import extract_features, resolve_extractor
 from lightning_coreset.ops import graph_cut
 
 HEADER = ["work", "best s", "median s", "ratio, best", "ratio, median", "must hold"]
-
-
-def gaussian(size: int, width: int) -> Tensor:
-    """Rows in general position ``[size, width]``."""
-    return torch.randn(size, width, generator=torch.Generator().manual_seed(0))
 
 
 def lines(
@@ -57,12 +52,6 @@ def lines(
         times = (f"{min(values):.3f}", f"{statistics.median(values):.3f}")
         rows.append([prefix + name, *times, *told, must_hold.get(name, "")])
     return rows
-
-
-def objective(rows: Tensor, chosen: Tensor) -> float:
-    """Facility location by clamped cosine, in double precision."""
-    unit = nn.functional.normalize(rows.double())
-    return float((unit @ unit[chosen].T).amax(1).clamp(min=0).sum())
 
 
 def greedy(pool: EmbeddedSet, quick: bool, rounds: int, append: bool) -> None:
@@ -114,7 +103,7 @@ def _against_submodlib(name: str, rows: Tensor, count: int, rounds: int) -> list
     ours = partial(select, rows, method="facility_location", budget=count)
     seconds = interleaved({"submodlib": theirs, "ours": ours}, rounds)
     best = {key: min(values) for key, values in seconds.items()}
-    values = [objective(rows, torch.tensor(theirs())), objective(rows, ours().indices)]
+    values = [facility_value(rows, torch.tensor(theirs())), facility_value(rows, ours().indices)]
     faster = f"{best['submodlib'] / best['ours']:.1f}"
     return [[name, f"{best['submodlib']:.2f}", f"{best['ours']:.2f}", faster, "5", *(f"{v:.4f}" for v in values)]]
 
@@ -123,9 +112,9 @@ def graph_cuts(pool: EmbeddedSet, quick: bool, rounds: int, append: bool) -> Non
     """Graph cut against one matrix-vector product for each pick, and its memory."""
     size, width, count = (1_000, 64, 50) if quick else (50_000, 128, 1_000)
     table: list[Sequence[object]] = []
-    memory: list[Sequence[object]] = []
     projection = gaussian(pool.train.shape[1], width)
-    for name, rows in (("projected embeddings", pool.train[:size] @ projection), ("Gaussian", gaussian(size, width))):
+    sets = {"projected embeddings": pool.train[:size] @ projection, "Gaussian": gaussian(size, width)}
+    for name, rows in sets.items():
         unit = nn.functional.normalize(rows)
         picks = graph_cut(rows, count).indices
 
@@ -141,76 +130,70 @@ def graph_cuts(pool: EmbeddedSet, quick: bool, rounds: int, append: bool) -> Non
         seconds = interleaved(work, rounds)
         limits = {"ops.graph_cut": "1.5", "select": "1.5"}
         table += lines(seconds, "k matrix-vector products", limits, f"{name}: ")
-        peak = [_peak_megabytes(rows, count, by_select) for by_select in (False, True)]
-        memory.append([name, f"{4 * rows.numel() / 1e6:.1f}", *(f"{value:.1f}" for value in peak), "150"])
     note = f"N={size}, d={width}, k={count}, one thread, {rounds} rounds after one to warm up."
     show("Graph cut against its products", note, HEADER, table, append)
+    grown = answers(_measure_graph_cut, [rows.numpy() for rows in sets.values()], count, patience=1_800)
+    memory: list[Sequence[object]] = [
+        [name, f"{4 * rows.numel() / 1e6:.1f}", *(f"{value:.1f}" for value in peaks), "150"]
+        for (name, rows), peaks in zip(sets.items(), grown, strict=True)
+    ]
     note = (
-        f"N={size}, d={width}, k={count}. Growth of the largest resident size of a fresh process over what it was with "
-        "the features read and the same call made on 300 rows."
+        f"N={size}, d={width}, k={count}. Largest resident size of a fresh process during the call, above what is "
+        "resident with the features read and the same call made on 300 rows."
     )
     header = ["rows", "features MB", "ops.graph_cut MB above", "select MB above", "must hold MB"]
     show("Memory of graph cut", note, header, memory, append)
 
 
-def _peak_megabytes(rows: Tensor, count: int, by_select: bool) -> float:
-    # Spawned, because a forked child begins with its parent's largest size.
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_measure_peak, args=(rows.numpy(), count, by_select, sender))
-    child.start()
-    peak: float = receiver.recv()
-    child.join()
-    return peak
-
-
-def _measure_peak(rows: Any, count: int, by_select: bool, sender: Any) -> None:
+def _measure_graph_cut(sets: Sequence[Any], count: int) -> Iterator[list[float]]:
+    """Megabytes that `ops.graph_cut` and `select` take above the features, for each set of rows."""
     quiet()
-    torch.set_num_threads(1)
-    features = torch.from_numpy(rows)
-    chosen: Callable[[Tensor], object] = (
-        partial(select, method="graph_cut", budget=count) if by_select else partial(graph_cut, count=count)
-    )
-    small: Callable[[Tensor], object] = (
-        partial(select, method="graph_cut", budget=10) if by_select else partial(graph_cut, count=10)
-    )
-    small(features[:300])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    chosen(features)
-    # Linux counts kilobytes, macOS bytes.
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
+    for rows in map(torch.from_numpy, sets):
+        calls = [partial(graph_cut, count=count), partial(select, method="graph_cut", budget=count)]
+        graph_cut(rows[:300], 10)
+        select(rows[:300], method="graph_cut", budget=10)
+        yield [spent(partial(call, rows)).above for call in calls]
 
 
-def feature_pass(cache: Path, quick: bool, rounds: int, append: bool) -> None:
+def feature_pass(cache: Path, quick: bool, rounds: int, device: str, append: bool) -> None:
     """The feature pass against the bare network over the same loader."""
     size = 128 if quick else 1_024
     train, _ = cifar10_images(cache, quick)
+    on_cpu = device == "cpu"
+    trainer = None if on_cpu else pl.Trainer(accelerator=device, devices=1, logger=False, enable_checkpointing=False)
     table: list[Sequence[object]] = []
-    embedders = {
-        "SqueezeNet, 96 px": (example.choose_embedder(data_folder()), example.FOR_SQUEEZENET),
-        "ResNet-20, 32 px": (example.ResNet20().eval(), example.FOR_TESTING),
+    small = example.ResNet20().eval()
+    cases = {
+        "SqueezeNet, 96 px": (example.choose_embedder(data_folder()), example.FOR_SQUEEZENET, 0),
+        "ResNet-20, 32 px": (small, example.FOR_TESTING, 0),
+        "ResNet-20, 32 px, 1 worker": (small, example.FOR_TESTING, 1),
     }
-    for name, (embedder, transform) in embedders.items():
+    for name, (embedder, transform, workers) in cases.items():
         extractor = resolve_extractor(embedder)
-        network = extractor.module().eval()
-        positions = torch.arange(size)
-        loader = DataLoader(Subset(EvaluationView(train, transform), range(size)), batch_size=extractor.batch_size)
+        network = extractor.module().eval().to(device)
+        view = Subset(EvaluationView(train, transform), range(size))
+        loader = DataLoader(view, extractor.batch_size, num_workers=workers, pin_memory=not on_cpu)
 
         def bare(network: nn.Module = network, loader: DataLoader[Any] = loader) -> None:
             with torch.no_grad():
-                for images, _ in loader:
-                    network(images)
+                rows = [network(images.to(device, non_blocking=True)) for images, _ in loader]
+            # Reading a value waits for a GPU.
+            float(rows[-1].flatten()[0])
 
-        work: dict[str, Callable[[], object]] = {
-            "bare forward": bare,
-            "feature pass": partial(extract_features, train, extractor, positions, transform=transform),
-        }
-        seconds = interleaved(work, rounds)
+        passed = partial(
+            extract_features,
+            train,
+            extractor,
+            torch.arange(size),
+            transform=transform,
+            trainer=trainer,
+            num_workers=workers,
+        )
+        seconds = interleaved({"bare forward": bare, "feature pass": passed}, rounds)
         best, median = (1 / ratio for ratio in ratios(seconds["feature pass"], seconds["bare forward"]))
-        speeds = [f"{size / min(seconds[key]):.0f}" for key in work]
+        speeds = [f"{size / min(values):.0f}" for values in seconds.values()]
         table.append([name, *speeds, f"{best:.3f}", f"{median:.3f}", "0.90"])
-    note = f"{size} CIFAR-10 images, decoding and resizing included, one thread, no cache, {rounds} rounds."
+    note = f"{size} CIFAR-10 images on {device}, decoding and resizing included, one thread, no cache, {rounds} rounds."
     header = ["network", "bare images/s", "pass images/s", "share, best", "share, median", "must hold"]
     show("Feature pass against the bare forward", note, header, table, append)
 
@@ -283,17 +266,18 @@ def main() -> None:
     parts = ("greedy", "graph_cut", "pass", "training")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", help="of the feature pass")
     given = parser.parse_args()
     quiet()
-    pool = squeezenet_set(given.cache, given.quick)
     torch.set_num_threads(1)
+    pool = squeezenet_set(given.cache, given.quick)
     rounds = 2 if given.quick else given.rounds
     if "greedy" in given.only:
         greedy(pool, given.quick, rounds, given.append)
     if "graph_cut" in given.only:
         graph_cuts(pool, given.quick, rounds, given.append)
     if "pass" in given.only:
-        feature_pass(given.cache, given.quick, rounds, given.append)
+        feature_pass(given.cache, given.quick, rounds, given.device, given.append)
     if "training" in given.only:
         training(pool, given.cache, given.quick, rounds, given.append)
 

@@ -1,6 +1,7 @@
 """The feature pass: every wanted item through the extractor once, leaving no trace in the trainer."""
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from lightning_coreset.data.cache import EmbeddingCache
@@ -37,7 +39,8 @@ def extract_features(
     Items are read through an evaluation view, collated with their index (never with the user's collation, where
     mixing augmentations live) and sent through the trainer's batch transfer and precision. Every forward pass has
     ``extractor.batch_size`` rows, the last one filled up, so that an embedding does not depend on where a pass was
-    interrupted or on the number of ranks.
+    interrupted or on the number of ranks. On CUDA reading, transfer and forward overlap: batches lie in pinned memory,
+    convolutions see the channels of a pixel together, and rows come back while the next batch is computed.
 
     Args:
         dataset: A map-style dataset.
@@ -119,15 +122,9 @@ def _embed(
         stack.enter_context(_ready(extractor.module(), device))
         stack.enter_context(torch.no_grad())
         bar = None if progress is None else stack.enter_context(progress(len(positions), "Embedding"))
-        for indices, batch in _loader(view, positions, extractor.batch_size, num_workers):
-            size = image_of(batch).shape[-2:]
-            inputs = extractor.inputs(_to_device(batch, device, trainer, source))
-            if sized and inputs.ndim == 4 and inputs.shape[-2:] != size:
-                inputs = nn.functional.interpolate(inputs, size, mode="bilinear", antialias=True)
-            with trainer.precision_plugin.forward_context() if trainer is not None else ExitStack():
-                output = extractor.extract(_filled_up(inputs, extractor.batch_size))
-            _check_shape(inputs, output, len(indices), extractor)
-            rows = output[: len(indices)].float().cpu()
+        loader = _loader(view, positions, extractor.batch_size, num_workers, device)
+        under_way = _forward(loader, extractor, device, trainer, source, sized)
+        for indices, rows in _late(under_way, _batches_late(device)):
             _check_finite(rows, indices, extractor)
             shard.append(rows)
             if bar is not None:
@@ -140,6 +137,59 @@ def _embed(
                 yield done, block
                 done += waiting
                 shard = []
+
+
+def _forward(
+    loader: "DataLoader[Any]",
+    extractor: FeatureExtractor,
+    device: torch.device,
+    trainer: Any,
+    source: LightningDataModule | None,
+    sized: bool,
+) -> Iterator[tuple[list[int], "_RowsOnTheirWay"]]:
+    """Embeddings of each batch with its indices, on their way to the host."""
+    for indices, batch in loader:
+        size = image_of(batch).shape[-2:]
+        inputs = extractor.inputs(_to_device(batch, device, trainer, source))
+        if sized and inputs.ndim == 4 and inputs.shape[-2:] != size:
+            inputs = nn.functional.interpolate(inputs, size, mode="bilinear", antialias=True)
+        with trainer.precision_plugin.forward_context() if trainer is not None else ExitStack():
+            output = extractor.extract(_filled_up(inputs, extractor.batch_size))
+        _check_shape(inputs, output, len(indices), extractor)
+        yield indices, _RowsOnTheirWay(output[: len(indices)].float())
+
+
+class _RowsOnTheirWay:
+    """A copy of rows on the host; on CUDA nothing waits for it before it is asked for."""
+
+    def __init__(self, rows: Tensor) -> None:
+        on_cuda = rows.device.type == "cuda"
+        # Into pinned memory, which torch takes for such copies; elsewhere only a copy that blocks is safe to read.
+        self._rows = rows.to("cpu", non_blocking=on_cuda)
+        self._copied = torch.cuda.current_stream(rows.device).record_event() if on_cuda else None
+
+    def arrived(self) -> Tensor:
+        """The rows, complete ``[b, d]``."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._rows
+
+
+def _late(batches: Iterator[tuple[list[int], _RowsOnTheirWay]], behind: int) -> Iterator[tuple[list[int], Tensor]]:
+    """The same batches in the same order, each asked for when ``behind`` more are under way."""
+    waiting: deque[tuple[list[int], _RowsOnTheirWay]] = deque()
+    for batch in batches:
+        waiting.append(batch)
+        if len(waiting) > behind:
+            indices, rows = waiting.popleft()
+            yield indices, rows.arrived()
+    for indices, rows in waiting:
+        yield indices, rows.arrived()
+
+
+def _batches_late(device: torch.device) -> int:
+    """With one more batch queued a GPU never waits for the host; a CPU would only wait longer for its errors."""
+    return 1 if device.type == "cuda" else 0
 
 
 class _Indexed(Dataset[Any]):
@@ -155,12 +205,16 @@ class _Indexed(Dataset[Any]):
         return index, self.view[index]
 
 
-def _loader(view: EvaluationView, positions: Tensor, batch_size: int, num_workers: int) -> "DataLoader[Any]":
+def _loader(
+    view: EvaluationView, positions: Tensor, batch_size: int, num_workers: int, device: torch.device
+) -> "DataLoader[Any]":
     return DataLoader(
         _Indexed(view, positions),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=_collate,
+        # Lightning's transfer does not block from pinned memory.
+        pin_memory=device.type == "cuda",
         # Its own, so that starting workers does not draw from the global one.
         generator=torch.Generator().manual_seed(0),
     )
@@ -302,9 +356,24 @@ def _ready(module: nn.Module | None, device: torch.device) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     home = next((tensor.device for tensor in [*module.parameters(), *module.buffers()]), device)
     module.to(device).eval()
+    kernels = _kernels_in_rows(module) if device.type == "cuda" else {}
+    for kernel, rows in kernels.items():
+        kernel.data = rows.contiguous(memory_format=torch.channels_last)
     try:
         yield
     finally:
+        for kernel, rows in kernels.items():
+            kernel.data = rows
         module.to(home)
         for part, training in modes:
             part.training = training
+
+
+def _kernels_in_rows(module: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """Kernels of 2-d convolutions that tensor cores would read faster with the channels of a pixel together."""
+    weights = [part.weight for part in module.modules() if isinstance(part, nn.Conv2d)]
+    return {
+        weight: weight.data
+        for weight in weights
+        if isinstance(weight, nn.Parameter) and not is_lazy(weight) and weight.is_contiguous()
+    }
