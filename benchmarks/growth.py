@@ -28,6 +28,8 @@ WIDTH, COUNT = 128, 100
 CLASS_SIZE, CLASS_RATIO = 1_280, 0.1
 # Below these a clock and a page counter say nothing about growth.
 LEAST_SECONDS, LEAST_MEGABYTES = 0.02, 20.0
+# Small pools show what a call costs at least, not how it grows.
+FITTED = 4
 
 
 @dataclass(frozen=True)
@@ -104,16 +106,16 @@ def _too_much(known: Sequence[tuple[int, Spent]], size: int, seconds: float) -> 
 
 
 def exponent(sizes: Sequence[int], values: Sequence[float], least: float) -> float | None:
-    """Slope of the line through the points above a least value, on log scales; None where they are too few."""
+    """Slope on log scales of the line through the last points above a least value; None where they are too few."""
     points = [(math.log(size), math.log(value)) for size, value in zip(sizes, values, strict=False) if value >= least]
     if len(points) < 2:
         return None
-    return float(np.polyfit(*zip(*points, strict=True), 1)[0])
+    return float(np.polyfit(*zip(*points[-FITTED:], strict=True), 1)[0])
 
 
 def draw(measured: dict[str, list[Spent]], sizes: Sequence[int], path: Path) -> None:
     """Two panels, a line for each method with its exponent."""
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.6))
+    figure, panels = plt.subplots(1, 2, figsize=(11, 6))
     told = (("seconds", LEAST_SECONDS, "s"), ("above", LEAST_MEGABYTES, "MB above the features"))
     for panel, (name, least, unit) in zip(panels, told, strict=True):
         for place, (method, runs) in enumerate(measured.items()):
@@ -127,9 +129,9 @@ def draw(measured: dict[str, list[Spent]], sizes: Sequence[int], path: Path) -> 
                 panel.plot(*zip(*points, strict=True), style, ms=3, lw=1.2, label=label)
         panel.set(xscale="log", yscale="log", xlabel="items in the pool, N", ylabel=unit)
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
     print(f"Plot: {path}")
 
@@ -179,7 +181,7 @@ def main() -> None:
             cells = [*(format(value, form) for value in values), *left_out]
             cells += [""] * (len(sizes) - len(cells))
             table.append([name, *cells, "" if slope is None else f"{slope:.2f}"])
-        fitted = f" Exponents fitted through what is at least {least:g}."
+        fitted = f" Exponents fitted through the last {FITTED} that are at least {least:g}."
         show(title, note + fitted, ["method", *columns, "exponent"], table, given.append)
     draw(measured, sizes, given.output)
 
