@@ -37,6 +37,7 @@ from lightning_coreset.selectors import (
     Uniform,
     ZCore,
 )
+from lightning_coreset.selectors.cost import CostEstimate, estimate_cost
 from lightning_coreset.signals import Signals
 
 __version__ = "0.1.0.dev0"
@@ -48,6 +49,7 @@ __all__ = (
     "Coreset",
     "CoresetDataModule",
     "CoresetError",
+    "CostEstimate",
     "Craig",
     "D2",
     "DeepFool",
@@ -73,6 +75,7 @@ __all__ = (
     "Uncertainty",
     "Uniform",
     "ZCore",
+    "estimate_cost",
     "list_selectors",
     "select",
 )

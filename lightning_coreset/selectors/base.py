@@ -20,6 +20,7 @@ from lightning_coreset.ops.rows import as_positions, candidate_mask
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import register
 from lightning_coreset.selectors.context import SelectionContext
+from lightning_coreset.selectors.cost import Work, log_estimate
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.manifest import build_manifest, merge_resolved
 from lightning_coreset.selectors.merge import gather_picks, in_seat_order
@@ -86,6 +87,11 @@ class Selector(ABC):
     def wants_features(self, signals: Signals | None) -> bool:
         """Whether embeddings are looked at; False where ``needs`` lists them and the signals hold what they are for."""
         return "features" in self.needs
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """What one group of ``size`` items of ``width`` numbers takes; here one look at each number."""
+        rows = 4 * size * width if "features" in self.needs else 0
+        return Work(20.0 * size * width, rows + 64 * size)
 
     def share(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
         """Class of each seat in the order given out ``[total]``; see `lightning_coreset.budget.class_seats`."""
@@ -171,6 +177,9 @@ class Selector(ABC):
 
         picks: dict[int, Picks] = {}
         source = _Rows(wants_features, pool, context, [members[label] for label in mine] if classwise else None)
+        if reducer.rank == 0 and source.width is not None:
+            sizes = {"groups": len(groups), "ranks": reducer.world_size if classwise else 1}
+            log_estimate(self, pool.size, source.width, total, **sizes, device=source.device, limit=limit)
         with (
             together(reducer, f"selecting with {self.name!r}"),
             context.progress(int(shares[mine].sum()), f"Selecting ({self.name})") as bar,
@@ -262,6 +271,7 @@ class _Rows:
                     if classes:
                         self._positions = torch.cat(classes).sort().values
                         self._matrix = context.embed(self._positions)
+        self.width = None if self._matrix is None else self._matrix.shape[1]
         home = torch.device("cpu") if self._matrix is None else self._matrix.device
         self.device = context.device or home
 

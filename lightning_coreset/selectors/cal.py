@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lightning_coreset.ops.neighbors import nearest_neighbors
 from lightning_coreset.selectors.checks import check_whole
+from lightning_coreset.selectors.cost import Work, neighbor_work
 from lightning_coreset.selectors.group import Group
 from lightning_coreset.selectors.scored import ScoredSelector
 from lightning_coreset.signals import Signals
@@ -41,6 +42,10 @@ class CAL(ScoredSelector, name="cal"):
     def check(self) -> None:
         """Refuse a divergence from no neighbours."""
         check_whole(neighbors=self.neighbors)
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """Neighbour lists."""
+        return neighbor_work(size, width, self.neighbors)
 
     def wants_features(self, signals: Signals | None) -> bool:
         """Only where the recording has no embeddings."""

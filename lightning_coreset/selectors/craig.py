@@ -2,10 +2,11 @@
 
 from typing import Literal, cast
 
-from lightning_coreset.ops.facility_location import facility_location_greedy
+from lightning_coreset.ops.facility_location import facility_location_greedy, plan_mode
 from lightning_coreset.ops.gradients import Gradients, GradientSimilarity
-from lightning_coreset.ops.similarity import SimilarityRows, represented_by
+from lightning_coreset.ops.similarity import SimilarityRows, choose_mode, represented_by
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Work, facility_work
 from lightning_coreset.selectors.facility_location import check_words
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.signals.gradients import last_layer_gradients
@@ -46,6 +47,11 @@ class Craig(Selector, name="craig"):
     def check(self) -> None:
         """Refuse unknown words."""
         check_words(mode=(self.mode, ("dense", "streamed", None)))
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """That of facility location in the exact mode that will run."""
+        plan = plan_mode(size, self.mode or choose_mode(size, memory_limit))
+        return facility_work(plan, size, width, count)
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.facility_location`."""

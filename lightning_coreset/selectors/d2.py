@@ -9,6 +9,7 @@ from lightning_coreset.ops.message_passing import message_passing
 from lightning_coreset.ops.neighbors import Neighbors, nearest_neighbors
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.checks import check_least, check_whole
+from lightning_coreset.selectors.cost import Work, neighbor_work
 from lightning_coreset.selectors.facility_location import check_words
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.scored import DIFFICULTIES, Difficulty, difficulty
@@ -66,6 +67,10 @@ class D2(Selector, name="d2"):
         check_words(score=(self.score, (*DIFFICULTIES, "uniform")))
         check_whole(neighbors=self.neighbors)
         check_least(0, gamma_forward=self.gamma_forward, gamma_reverse=self.gamma_reverse)
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """Neighbour lists."""
+        return neighbor_work(size, width, self.neighbors)
 
     def select_group(self, group: Group) -> Picks:
         """Neighbours where the features are, messages on the CPU."""

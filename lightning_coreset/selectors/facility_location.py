@@ -11,6 +11,7 @@ from lightning_coreset.ops.facility_location import (
 )
 from lightning_coreset.ops.similarity import SimilarityRows, represented_by
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Work, facility_work
 from lightning_coreset.selectors.group import Group, Picks
 
 
@@ -53,6 +54,10 @@ class FacilityLocation(Selector, name="facility_location"):
     def check(self) -> None:
         """Refuse unknown words."""
         check_words(similarity=(self.similarity, ("cosine", "shifted")), mode=(self.mode, (*MODES, None)))
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """That of facility location in the mode that will run."""
+        return facility_work(plan_mode(size, self.mode, memory_limit), size, width, count)
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.facility_location`."""

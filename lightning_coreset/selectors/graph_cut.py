@@ -2,6 +2,7 @@
 
 from lightning_coreset.ops import graph_cut
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Work, greedy_work
 from lightning_coreset.selectors.group import Group, Picks
 
 
@@ -36,6 +37,10 @@ class GraphCut(Selector, name="graph_cut"):
         if not self.lam > 0:
             msg = f"lam={self.lam!r} is not accepted: give a positive number."
             raise ValueError(msg)
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """A product with a vector for each pick."""
+        return greedy_work(size, width, count)
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.graph_cut`."""

@@ -2,6 +2,7 @@
 
 from lightning_coreset.ops import herding
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Work, greedy_work
 from lightning_coreset.selectors.group import Group, Picks
 
 
@@ -21,6 +22,10 @@ class Herding(Selector, name="herding"):
     """
 
     per_class_default = True
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """A product with a vector for each pick."""
+        return greedy_work(size, width, count)
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.herding`."""

@@ -2,6 +2,7 @@
 
 from lightning_coreset.ops import k_center
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Work, center_work
 from lightning_coreset.selectors.group import Group, Picks
 
 
@@ -36,6 +37,10 @@ class KCenter(Selector, name="k_center"):
                 "leave one out."
             )
             raise ValueError(msg)
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """Distances to each pick."""
+        return center_work(size, width, count)
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.k_center`."""

@@ -8,6 +8,7 @@ from lightning_coreset.ops import kmeans
 from lightning_coreset.ops.rows import normalize_rows
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.clusters import clusters_by_turn
+from lightning_coreset.selectors.cost import Work, clustering_work
 from lightning_coreset.selectors.group import Group, Picks
 
 _LARGEST_GUESS = 100
@@ -48,10 +49,15 @@ class Prototypes(Selector, name="prototypes"):
             msg = f"clusters={self.clusters!r} is not accepted: give a number of at least 1, 'num_classes' or 'budget'."
             raise ValueError(msg)
 
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """K-means."""
+        return clustering_work(size, width, min(self._number(size, count, None), size))
+
     def select_group(self, group: Group) -> Picks:
         """K-means on unit rows, then each cluster in turn gives the candidate nearest to its centre."""
         rows = normalize_rows(group.rows)
-        clusters = min(self._number(group), group.size)
+        chosen = group.count + len(group.initial)
+        clusters = min(self._number(group.size, chosen, group.num_classes), group.size)
         found = kmeans(rows, clusters, seed=group.seed)
         distances = torch.linalg.vector_norm(rows - found.centers[found.assignment], dim=1)
         distances.masked_fill_(~group.candidates, torch.inf)
@@ -66,9 +72,9 @@ class Prototypes(Selector, name="prototypes"):
         cluster_of = found.assignment[order].tolist()
         return Picks(torch.tensor(order), details={"cluster": cluster_of}, resolved={"clusters": clusters})
 
-    def _number(self, group: Group) -> int:
+    def _number(self, size: int, chosen: int, num_classes: int | None) -> int:
         if isinstance(self.clusters, int):
             return self.clusters
         if self.clusters == "budget":
-            return group.count + len(group.initial)
-        return group.num_classes or max(1, min(_LARGEST_GUESS, round((group.size / 2) ** 0.5)))
+            return chosen
+        return num_classes or max(1, min(_LARGEST_GUESS, round((size / 2) ** 0.5)))

@@ -22,6 +22,7 @@ from lightning_coreset.ops.neighbors import coverage_from_similarity, knn_radius
 from lightning_coreset.ops.rows import accumulator_dtype
 from lightning_coreset.ops.similarity import SimilarityRows, represented_by
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Work, facility_work
 from lightning_coreset.selectors.facility_location import check_words
 from lightning_coreset.selectors.group import Group, Picks
 
@@ -110,6 +111,10 @@ class SubZeroCore(Selector, name="subzerocore"):
         if not self.density_power >= 0:
             msg = f"density_power={self.density_power!r} is not accepted: give a number of at least 0."
             raise ValueError(msg)
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """That of facility location in the mode that will run."""
+        return facility_work(plan_mode(size, self.mode, memory_limit), size, width, count)
 
     def select_group(self, group: Group) -> Picks:
         """Density weights and greedy on one similarity."""

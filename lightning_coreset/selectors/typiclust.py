@@ -8,6 +8,7 @@ from lightning_coreset.ops.neighbors import mean_neighbor_distance
 from lightning_coreset.ops.rows import normalize_rows
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.clusters import clusters_by_turn
+from lightning_coreset.selectors.cost import Work, clustering_work
 from lightning_coreset.selectors.group import Group, Picks
 
 
@@ -43,6 +44,10 @@ class TypiClust(Selector, name="typiclust"):
         if isinstance(self.neighbors, bool) or not isinstance(self.neighbors, int) or self.neighbors < 1:
             msg = f"neighbors={self.neighbors!r} is not accepted: give a whole number of at least 1."
             raise ValueError(msg)
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """K-means."""
+        return clustering_work(size, width, min(count, size))
 
     def select_group(self, group: Group) -> Picks:
         """One pick from each cluster, then the densest of what is left."""
