@@ -4,6 +4,7 @@ Every selector is imported here, so that ``LightningCLI`` finds them by their ba
 """
 
 from lightning_coreset.api import select
+from lightning_coreset.augmentation import SDADataset
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.datamodule import CoresetDataModule
 from lightning_coreset.errors import CoresetError
@@ -11,6 +12,7 @@ from lightning_coreset.features import FeatureExtractor
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import list_selectors
 from lightning_coreset.selectors import (
+    DQv2,
     FacilityLocation,
     GraphCut,
     Herding,
@@ -32,6 +34,7 @@ __all__ = (
     "Coreset",
     "CoresetDataModule",
     "CoresetError",
+    "DQv2",
     "FacilityLocation",
     "FeatureExtractor",
     "GraphCut",
@@ -41,6 +44,7 @@ __all__ = (
     "Pool",
     "Prototypes",
     "Random",
+    "SDADataset",
     "SelectionContext",
     "Selector",
     "Signals",

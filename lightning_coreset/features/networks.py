@@ -7,7 +7,6 @@ from typing import Any
 
 import huggingface_hub
 import timm
-import torch
 import torchvision
 from huggingface_hub import constants as hub_constants
 from timm.data import resolve_model_data_config
@@ -18,6 +17,7 @@ from lightning_coreset.data.fingerprint import module_key
 from lightning_coreset.data.views import as_tensor
 from lightning_coreset.errors import CoresetError, WeightsUnavailableError
 from lightning_coreset.features.extractor import FeatureExtractor, as_rows, scaled_tensor, with_channels
+from lightning_coreset.ops.random import seeded_weights
 
 _ANSWER_SECONDS = 10.0
 _WAYS_OUT = (
@@ -75,7 +75,7 @@ class TimmExtractor(FeatureExtractor):
             with _own_errors(self.key):
                 if self.pretrained:
                     _ask_the_hub(self._config)
-                with _own_random_state():
+                with seeded_weights("random weights"):
                     self._module = timm.create_model(self.name, pretrained=self.pretrained, num_classes=0)
         return self._module
 
@@ -130,7 +130,7 @@ class TorchvisionExtractor(FeatureExtractor):
     def module(self) -> nn.Module:
         """The network with its classifier replaced by nothing."""
         if self._module is None:
-            with _own_errors(self.key), _own_random_state():
+            with _own_errors(self.key), seeded_weights("random weights"):
                 network = torchvision.models.get_model(self.name, weights=self._weights)
             self._module = without_classifier(network)
         return self._module
@@ -194,7 +194,7 @@ def network_transform(
     """Shorter side to ``resize``, centre crop, scale to [0, 1], mean and deviation."""
     size = resize[0] if resize[0] == resize[1] and crop[0] == crop[1] else resize
     steps: list[Any] = [
-        v2.Lambda(_three_channels),
+        v2.Lambda(three_channels),
         v2.Resize(size, interpolation=interpolation, antialias=True),
         v2.CenterCrop(crop),
         v2.Lambda(scaled_tensor),
@@ -203,7 +203,12 @@ def network_transform(
     return transform
 
 
-def _three_channels(image: Any) -> Tensor:
+def three_channels(image: Any) -> Tensor:
+    """An image as a tensor ``[3, H, W]`` of its own type: grey repeated, alpha dropped.
+
+    Raises:
+        CoresetError: Another number of channels.
+    """
     tensor = as_tensor(image)
     if tensor.ndim == 2:
         tensor = tensor.unsqueeze(0)
@@ -235,14 +240,6 @@ def without_classifier(network: nn.Module) -> nn.Module:
             return network
     msg = f"{type(network).__name__} has no classifier that could be left out: give it as a module of your own."
     raise ValueError(msg)
-
-
-@contextlib.contextmanager
-def _own_random_state() -> Iterator[None]:
-    """Random weights must not depend on the global random state, nor touch it: `torch.manual_seed` would seed GPUs."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(0)
-        yield
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.context import SelectionContext
+from lightning_coreset.selectors.dq_v2 import DQv2
 from lightning_coreset.selectors.facility_location import FacilityLocation
 from lightning_coreset.selectors.graph_cut import GraphCut
 from lightning_coreset.selectors.herding import Herding
@@ -14,6 +15,7 @@ from lightning_coreset.selectors.typiclust import TypiClust
 from lightning_coreset.selectors.uniform import Uniform
 
 __all__ = (
+    "DQv2",
     "FacilityLocation",
     "GraphCut",
     "Herding",

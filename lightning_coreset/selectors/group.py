@@ -26,6 +26,8 @@ class Group:
         label: The class, None for the whole pool.
         num_classes: Classes of the whole pool, None where it has none.
         seed: Seed of the selection.
+        positions: Pool positions of the rows ``[n]``.
+        pool_size: Items of the whole pool.
         memory_limit: Bytes a kernel may take.
         advance: To be called with the number of picks made, for the progress bar.
     """
@@ -39,6 +41,8 @@ class Group:
     label: int | None = None
     num_classes: int | None = None
     seed: int = 0
+    positions: Tensor | None = None
+    pool_size: int = 0
     memory_limit: int | None = None
     advance: Callable[[int], object] | None = None
 

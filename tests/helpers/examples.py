@@ -3,12 +3,22 @@
 import torch
 from torch import Tensor
 
-CLASSWISE = ("facility_location", "graph_cut", "herding", "moderate", "subzerocore", "uniform")
+from lightning_coreset import DQv2
+
+
+class QuantizedArrays(DQv2, name="dq_v2_example"):
+    """`DQv2` as it works on arrays, without new images: what all methods promise, it promises too."""
+
+    def __init__(self, *, augment: float = 0, per_class: bool | None = None) -> None:
+        super().__init__(augment=augment, per_class=per_class)
+
+
+CLASSWISE = ("dq_v2_example", "facility_location", "graph_cut", "herding", "moderate", "subzerocore", "uniform")
 GLOBAL = ("k_center", "prototypes", "random", "typiclust")
 METHODS = tuple(sorted(CLASSWISE + GLOBAL))
 #: Methods without a random choice: their picks do not depend on the order of the items.
 UNSEEDED = ("facility_location", "graph_cut", "herding", "k_center", "moderate", "subzerocore")
-SEEDED = ("prototypes", "random", "typiclust", "uniform")
+SEEDED = ("dq_v2_example", "prototypes", "random", "typiclust", "uniform")
 #: Methods that can select in a pool without labels.
 LABEL_FREE = tuple(method for method in METHODS if method != "uniform")
 #: Methods that look at the features at all.
