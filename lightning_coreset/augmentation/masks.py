@@ -14,7 +14,8 @@ from lightning_coreset.data.cache import EmbeddingCache
 from lightning_coreset.data.views import RawImages
 from lightning_coreset.distributed import index_range, together
 from lightning_coreset.features import FeatureExtractor, extract_features
-from lightning_coreset.ops.random import seeded_weights
+from lightning_coreset.features.networks import random_network
+from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.reducer import Reducer, SerialReducer
 
 #: Cells a side of the network's last stage.
@@ -55,8 +56,7 @@ class RandomSaliency(FeatureExtractor):
     def module(self) -> nn.Module:
         """The network up to its last stage."""
         if self._module is None:
-            with seeded_weights(self.seed, "random CNN"):
-                network = resnet50(weights=None)
+            network = random_network(resnet50, seeded_generator(self.seed, "random CNN")).eval()
             # CPUs convolve twice as fast when the channels of a pixel lie together.
             stages = nn.Sequential(*list(network.children())[:-2]).to(memory_format=torch.channels_last)
             self._module = stages.requires_grad_(False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import huggingface_hub
 import timm
+import torch
 import torchvision
 from huggingface_hub import constants as hub_constants
 from timm.data import resolve_model_data_config
@@ -17,7 +18,6 @@ from lightning_coreset.data.fingerprint import module_key
 from lightning_coreset.data.views import as_tensor
 from lightning_coreset.errors import CoresetError, WeightsUnavailableError
 from lightning_coreset.features.extractor import FeatureExtractor, as_rows, scaled_tensor, with_channels
-from lightning_coreset.ops.random import seeded_weights
 
 _ANSWER_SECONDS = 10.0
 _WAYS_OUT = (
@@ -75,7 +75,7 @@ class TimmExtractor(FeatureExtractor):
             with _own_errors(self.key):
                 if self.pretrained:
                     _ask_the_hub(self._config)
-                with seeded_weights("random weights"):
+                with _own_random_state():
                     self._module = timm.create_model(self.name, pretrained=self.pretrained, num_classes=0)
         return self._module
 
@@ -130,7 +130,7 @@ class TorchvisionExtractor(FeatureExtractor):
     def module(self) -> nn.Module:
         """The network with its classifier replaced by nothing."""
         if self._module is None:
-            with _own_errors(self.key), seeded_weights("random weights"):
+            with _own_errors(self.key), _own_random_state():
                 network = torchvision.models.get_model(self.name, weights=self._weights)
             self._module = without_classifier(network)
         return self._module
@@ -240,6 +240,43 @@ def without_classifier(network: nn.Module) -> nn.Module:
             return network
     msg = f"{type(network).__name__} has no classifier that could be left out: give it as a module of your own."
     raise ValueError(msg)
+
+
+def random_network(build: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
+    """A convolutional network with random weights from a generator; nothing is drawn from a global state.
+
+    Convolutions as He et al. 2015 (fan-out, as torchvision draws them), linear layers uniform, normalisation neutral.
+
+    Args:
+        build: Makes the network; called where tensors have no memory.
+        generator: On the CPU.
+
+    Example:
+        >>> network = random_network(lambda: nn.Conv2d(1, 2, 3, bias=False), torch.Generator().manual_seed(0))
+        >>> network.weight.shape
+        torch.Size([2, 1, 3, 3])
+    """
+    with torch.device("meta"):
+        network = build()
+    network.to_empty(device="cpu")
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(part, nn.Linear):
+            nn.init.kaiming_uniform_(part.weight, a=5**0.5, generator=generator)
+        elif isinstance(part, nn.BatchNorm2d):
+            part.reset_parameters()
+        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+    return network
+
+
+@contextlib.contextmanager
+def _own_random_state() -> Iterator[None]:
+    """Random weights must not depend on the global random state, nor touch it: `torch.manual_seed` would seed GPUs."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 @contextlib.contextmanager

@@ -16,9 +16,9 @@ from lightning_coreset.data.views import RawImages, as_tensor, random_state_kept
 from lightning_coreset.distributed import from_first_rank, gather_json, together
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.features.extractor import FeatureExtractor, scaled_tensor
-from lightning_coreset.features.networks import three_channels
+from lightning_coreset.features.networks import random_network, three_channels
 from lightning_coreset.features.training import train_classifier
-from lightning_coreset.ops.random import seeded_weights
+from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.reducer import Reducer, SerialReducer
 
 _SAMPLES = 8
@@ -109,8 +109,7 @@ class ProxyExtractor(FeatureExtractor):
         with together(reducer, "reading images for a proxy"):
             found._side = _side_of(images)
             classes = 1 if labels is None else int(labels.max()) + 1
-            with seeded_weights(seed, "proxy"):
-                network = _SmallResNet(found._side, classes)
+            network = random_network(lambda: _SmallResNet(found._side, classes), seeded_generator(seed, "proxy"))
         if self.epochs:
             assert labels is not None
             stored = None
@@ -139,11 +138,11 @@ class _SmallResNet(nn.Module):
         body.conv1 = nn.Conv2d(3, 64, 3, stride=1 if side < _POOLED_FROM else 2, padding=1, bias=False)
         body.maxpool = nn.Identity() if side < _POOLED_FROM else body.maxpool
         body.fc = nn.Identity()
-        # CPUs convolve twice as fast when the channels of a pixel lie together.
-        self.body = body.to(memory_format=torch.channels_last)
+        self.body = body
         self.fc: nn.Module = nn.Linear(512, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        # CPUs convolve twice as fast when the channels of a pixel lie together.
         logits: Tensor = self.fc(self.body(images.contiguous(memory_format=torch.channels_last)))
         return logits
 

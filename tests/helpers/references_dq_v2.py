@@ -29,3 +29,30 @@ def largest_remainder(sizes: list[int], total: int, order: list[int]) -> list[in
     for place in sorted(order, key=lambda place: -remainders[place])[: total - sum(shares)]:
         shares[place] += 1
     return shares
+
+
+def bilinear(values: Array, height: int, width: int) -> Array:
+    """A matrix resized bilinearly, pixel centres aligned, edges clamped; the last two dimensions."""
+
+    def weights(source: int, target: int) -> Array:
+        matrix = np.zeros((target, source))
+        for place in range(target):
+            exact = min(max((place + 0.5) * source / target - 0.5, 0), source - 1)
+            low = int(np.floor(exact))
+            matrix[place, low] += 1 - (exact - low)
+            matrix[place, min(low + 1, source - 1)] += exact - low
+        return matrix
+
+    return weights(values.shape[-2], height) @ values @ weights(values.shape[-1], width).T
+
+
+def background_cells(donors: list[tuple[Any, Any]], height: int, width: int) -> list[Array]:
+    """Each background cell of each donor, resized."""
+    found = []
+    for planes, foreground in donors:
+        cells = len(foreground)
+        down, right = (np.floor(np.arange(cells + 1) * side / cells + 0.5).astype(int) for side in planes.shape[1:])
+        for row, column in np.argwhere(~foreground.numpy()):
+            cell = planes[:, down[row] : down[row + 1], right[column] : right[column + 1]].numpy().astype(float)
+            found.append(bilinear(cell, height, width))
+    return found
