@@ -14,6 +14,7 @@ SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if re.match(r"\d\d_", path
 # Arguments that make a script quick; where it reads real data, it is marked so.
 QUICK = [
     pytest.param("00_digits.py", ["--steps=5", "--seeds=1", "--output=digits.png"], id="00_digits"),
+    pytest.param("02_dq_v2.py", ["--quick", "--output=dq_v2.png", "--cache=cache"], id="02_dq_v2"),
 ]
 
 
