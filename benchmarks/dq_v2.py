@@ -261,8 +261,8 @@ def ablation(given: Any) -> None:
         note = (
             f"First {len(train)} train images, {len(plain)} kept ({given.ratio:.0%}), {len(test)} test images; "
             f"ResNet-20 from scratch, {steps} steps of SGD, batch {BATCH} at most, for every row; proxy of "
-            f"{given.proxy_epochs} epochs; seeds 0 to {given.seeds - 1} of selection and training. Test accuracy %, ± deviation. Small on "
-            "purpose (minutes of CPU): differences of less than two deviations say nothing."
+            f"{given.proxy_epochs} epochs; seeds 0 to {given.seeds - 1} of selection and training. Test accuracy %, "
+            "± deviation. Small on purpose (minutes of CPU): differences below two deviations say nothing."
         )
         header = ["bins", "extractor", "SDA", "SDA among the kept", "accuracy"]
         show(f"DQ_v2, ablation on {title}", note, header, rows, given.append)
