@@ -285,7 +285,7 @@ def main() -> None:
     if "masks" in given.parts:
         masks(10 if given.quick else 520, 2 if given.quick else 5, given.append)
     if "throughput" in given.parts:
-        throughput(8 if given.quick else 64, 1 if given.quick else 2, given.append)
+        throughput(8 if given.quick else 32, 1 if given.quick else 2, given.append)
     if "ablation" in given.parts:
         ablation(given)
 
