@@ -27,8 +27,9 @@ class SDADataset(Dataset[Any]):
     of its cells that a randomly initialised network finds most salient stays, every other cell is filled with a
     background cell of ``donors`` other chosen images. The label is kept, and the dataset's own transform follows. The
     network looks at the chosen images once, on construction; SDA images are made when they are read, the same at every
-    read, in every process and on every rank. Images may be PIL, arrays or tensors with 1, 3 or 4 channels, of mixed
-    sizes; sides below ``2 * grid`` pixels get fewer cells.
+    read, in every process and on every rank; each reads its own image and its donors'. Images may be PIL, arrays or
+    tensors with 1, 3 or 4 channels, of mixed sizes; sides below ``2 * grid`` pixels get fewer cells. A network on
+    another kind of device may see single cells the other way round, unless ``cache_dir`` remembers them.
 
     Paper: "Rethinking Dataset Quantization" (DQ_v2), semantically-aware data augmentation.
 
@@ -133,8 +134,8 @@ class SDADataset(Dataset[Any]):
         """
         places = torch.arange(len(self.parents))
         if items is not None:
-            own = {int(item) - self.settings.size for item in items if item >= self.settings.size}
-            wanted = own.union(*(self.settings.donors_of(place) for place in own))
+            own = (items[items >= self.settings.size] - self.settings.size).tolist()
+            wanted = set(own).union(*(self.settings.donors_of(place) for place in own))
             places = torch.tensor(sorted(wanted), dtype=torch.int64)
         places = places[self.maps[places].isnan().any(dim=1)]
         if not len(places):

@@ -54,7 +54,8 @@ class DQv2(Selector, name="dq_v2"):
         grid: Cells a side of an SDA image, at most.
         donors: Images that give the background of each SDA image.
         extractor: ``"proxy"``, ``"random"`` (the same network, untrained; taken where there are no labels), or what
-            ``features=`` of `CoresetDataModule` takes, which counts where it is given.
+            ``features=`` of `CoresetDataModule` takes, which counts where it is given. The first two read raw images;
+            ``features_transform=`` is for the others.
         proxy_epochs: Passes of the proxy over the pool with its SDA images.
         per_class: Cut and draw in each class (default), or in the whole pool.
 
@@ -155,7 +156,7 @@ class DQv2(Selector, name="dq_v2"):
             ValueError: Both are given.
         """
         named = isinstance(features, str) and features == "auto"
-        if not named and self.extractor != "proxy":
+        if not named and not (isinstance(self.extractor, str) and self.extractor == "proxy"):
             msg = (
                 f"features= beside extractor={self.extractor!r} is not accepted: give one of them (from the shell, "
                 "--data.features=auto clears it)."

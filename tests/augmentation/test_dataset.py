@@ -171,6 +171,7 @@ def test_the_users_own_transform_follows(dataset: Any, seen: Path) -> None:
     found = expanded(dataset, seen, labels=labels)
     for item in range(6, 9):
         assert torch.equal(found[item][0], shrink(raw[item][0]))
+        assert not torch.equal(found[item][0], found[found.parent_of(item)][0])
         assert torch.equal(found[found.parent_of(item)][0], shrink(raw[found.parent_of(item)][0]))
         assert found[item][1] == found[found.parent_of(item)][1]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from lightning_coreset import CoresetDataModule, CoresetError, DQv2, Pool, SDADataset, SelectionContext
 from lightning_coreset.features import proxy
@@ -229,6 +229,14 @@ def test_embeddings_that_are_there_already_do_not_know_of_new_images(seen: Path)
     assert len(datamodule.coreset) == 12
     with pytest.raises(ValueError, match="features= beside extractor='random'"):
         made(seen, method_args={"extractor": "random"})
+
+
+def test_items_that_are_no_images_stop_before_any_work(tmp_path: Path) -> None:
+    vectors = TensorDataset(torch.rand(8, 5), torch.arange(8) % 2)
+    for features in ("pixels", "auto"):
+        datamodule = CoresetDataModule(vectors, method="dq_v2", ratio=0.5, features=features)
+        with pytest.raises(CoresetError, match=r"values of shape \[5\]; images are accepted.*augment=0"):
+            datamodule.setup("fit")
 
 
 class TestProxy:
