@@ -287,13 +287,21 @@ class TestProxy:
             ProxyExtractor().module()
 
 
-def test_flags_from_a_shell(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--data.method", "dq_v2", "--data.method_args.augment", "0.5"],
+        ["--data.selector", "DQv2", "--data.selector.augment", "0.5", "--data.selector.binning", "uniform"],
+    ],
+    ids=["method", "selector"],
+)
+def test_flags_from_a_shell(flags: list[str], tmp_path: Path) -> None:
     from lightning.pytorch.cli import LightningCLI
 
     arguments = [
         "fit", "--data", "lightning_coreset.CoresetDataModule",
-        "--data.source", "tests.augmentation.test_selection.PictureSource", "--data.method", "dq_v2",
-        "--data.method_args.augment", "0.5", "--data.ratio", "0.5", "--data.features", "pixels",
+        "--data.source", "tests.augmentation.test_selection.PictureSource", *flags,
+        "--data.ratio", "0.5", "--data.features", "pixels",
         "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.logger=false",
         "--trainer.enable_checkpointing=false", "--trainer.enable_progress_bar=false",
         "--trainer.enable_model_summary=false", f"--trainer.default_root_dir={tmp_path}",
