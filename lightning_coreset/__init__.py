@@ -4,6 +4,7 @@ Every selector is imported here, so that ``LightningCLI`` finds them by their ba
 """
 
 from lightning_coreset.api import select
+from lightning_coreset.augmentation import SDADataset
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.datamodule import CoresetDataModule
 from lightning_coreset.errors import CoresetError
@@ -18,6 +19,7 @@ from lightning_coreset.selectors import (
     EL2N,
     Craig,
     DeepFool,
+    DQv2,
     FacilityLocation,
     Forgetting,
     Glister,
@@ -52,6 +54,7 @@ __all__ = (
     "CostEstimate",
     "Craig",
     "D2",
+    "DQv2",
     "DeepFool",
     "EL2N",
     "FacilityLocation",
@@ -67,6 +70,7 @@ __all__ = (
     "Pool",
     "Prototypes",
     "Random",
+    "SDADataset",
     "SelectionContext",
     "Selector",
     "Signals",

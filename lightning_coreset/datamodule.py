@@ -55,7 +55,7 @@ class CoresetDataModule(LightningDataModule):
         per_class: Share the budget over the classes; None is the method's default.
         features: What embeds the images: ``"auto"`` (a pretrained timm ResNet-18), ``"timm/<name>"``,
             ``"torchvision/<name>"``, ``"pixels"``, a path to ``.npy``, ``.npz`` or ``.safetensors``, a tensor
-            ``[N, d]``, a module, or a `FeatureExtractor`.
+            ``[N, d]``, a module, or a `FeatureExtractor`. For ``dq_v2`` ``"auto"`` is its ``extractor``.
         features_transform: Image transform of the feature pass, instead of the extractor's own.
         weights: ``"ignore"``; ``"resample"`` draws items in proportion to their weights; ``"batch"`` adds the weight
             to each batch.
@@ -120,7 +120,7 @@ class CoresetDataModule(LightningDataModule):
             msg = f"weights={weights!r} is not accepted: give 'ignore', 'resample' or 'batch'."
             raise ValueError(msg)
         self._weights = weights
-        self._extractor = resolve_extractor(features)
+        self._extractor = resolve_extractor(self.selector.embedder(features))
         self._features_transform = features_transform
         self._labels = labels
         self._memory_limit = memory_limit
@@ -213,7 +213,7 @@ class CoresetDataModule(LightningDataModule):
         return reduced_loader(
             template,
             self.train_dataset,
-            self.coreset.indices[order].tolist(),
+            _source_positions(self.coreset)[order].tolist(),
             batch_size=self._batch_size,
             num_workers=self._num_workers,
             resample=resample,
@@ -250,13 +250,12 @@ class CoresetDataModule(LightningDataModule):
         self._pending = state_dict
         if self._fingerprint is not None:
             self._restore()
+            with random_state_kept():
+                template = self._over_the_same_items(self._template())
+            self._open_view(self._run(template))
 
-    def _select(self) -> None:
-        # Making a dataset may draw random numbers, and without us it would be made later.
-        with random_state_kept():
-            template = self._template()
-        self._pool_dataset = template.dataset
-        run = SelectionRun(
+    def _run(self, template: TrainLoader) -> SelectionRun:
+        return SelectionRun(
             template=template,
             selector=self.selector,
             extractor=self._extractor,
@@ -271,6 +270,13 @@ class CoresetDataModule(LightningDataModule):
             source=self.source,
             trainer=trainer_of(self),
         )
+
+    def _select(self) -> None:
+        # Making a dataset may draw random numbers, and without us it would be made later.
+        with random_state_kept():
+            template = self._template()
+        self._pool_dataset = template.dataset
+        run = self._run(template)
         run.prepare()
         self._fingerprint = run.fingerprint
         if self._pending is not None:
@@ -279,6 +285,11 @@ class CoresetDataModule(LightningDataModule):
             self.coreset = run.select()
             rank_zero_info(_summary(self.coreset))
         self._selected = run.request
+        self._open_view(run)
+
+    def _open_view(self, run: SelectionRun) -> None:
+        assert self.coreset is not None
+        run.prepare_view(self.coreset)
         self.train_dataset = self._train_view()
 
     def _restore(self) -> None:
@@ -294,7 +305,7 @@ class CoresetDataModule(LightningDataModule):
             raise CoresetError(msg)
         notes = json.loads(state["notes"])
         current = self.coreset
-        if current is not None and torch.equal(current.indices, state["indices"].cpu()):
+        if current is not None and _same_items(current, state["indices"].cpu(), notes["manifest"]):
             return
         if current is not None:
             names = ("method", "arguments", "budget", "seed")
@@ -304,7 +315,7 @@ class CoresetDataModule(LightningDataModule):
                 "differ), and training goes on with the checkpoint's: start without ckpt_path to use the new one.",
                 stacklevel=3,
             )
-        restored = Coreset(
+        self.coreset = Coreset(
             indices=state["indices"].cpu(),
             weights=state["weights"].cpu(),
             gains=None if state["gains"] is None else state["gains"].cpu(),
@@ -312,8 +323,6 @@ class CoresetDataModule(LightningDataModule):
             details=notes["details"],
             manifest=notes["manifest"],
         )
-        self.coreset = restored
-        self.train_dataset = self._train_view()
 
     def _template(self) -> TrainLoader:
         if not overrides_train_dataloader(self.source):
@@ -364,6 +373,18 @@ def _choose_selector(
         )
         raise ValueError(msg)
     return selector
+
+
+def _source_positions(coreset: Coreset) -> Tensor:
+    """The source's item behind each pick: images that a method made have their parents' weights in a sampler."""
+    parents = coreset.details.get("parent")
+    return coreset.indices if parents is None else torch.tensor(parents, dtype=torch.int64)
+
+
+def _same_items(coreset: Coreset, indices: Tensor, manifest: dict[str, Any]) -> bool:
+    """Whether a stored selection trains on the same: equal positions, and equal images where a method made some."""
+    made = [told.get("resolved", {}).get("sda") for told in (coreset.manifest, manifest)]
+    return torch.equal(coreset.indices, indices) and made[0] == made[1]
 
 
 def _is_plain(value: Any) -> bool:

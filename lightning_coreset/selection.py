@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from lightning_coreset.budget import resolve_total
 from lightning_coreset.compat import data_parallel_ranks, progress_of, smoke_test_batches
@@ -52,7 +53,6 @@ class SelectionRun:
     key: str = ""
     #: The key without what embeds: networks learn between two calls of ``setup``, and that is no other selection.
     request: str = ""
-    reducer: Reducer = field(init=False)
     _pool_labels: Tensor | None = field(init=False, default=None)
     _positions: Tensor | None = field(init=False, default=None)
     _total: int = field(init=False, default=0)
@@ -65,7 +65,6 @@ class SelectionRun:
             ValueError: A budget, labels or features that do not fit the train dataset.
             CoresetError: No batch would be left, another rank failed, or ranks read different data.
         """
-        self.reducer = current_reducer(self._device)
         # Items that augment at random draw from the global state when they are read.
         with together(self.reducer, "reading the train dataset"), random_state_kept():
             size = self.template.size
@@ -101,24 +100,41 @@ class SelectionRun:
         positions = self._positions
         size = self.template.size if positions is None else len(positions)
         pool = Pool(labels=labels if labels is None or positions is None else labels[positions], size=size)
-        context = SelectionContext(
+        coreset = self.selector.select(pool, self._total, seed=self.seed, context=self._context())
+        resolved = coreset.manifest["resolved"]
+        if self._needs_features:
+            resolved = {"features": self.extractor.key} | resolved
+        coreset = replace(coreset, manifest=coreset.manifest | {"fingerprint": self.fingerprint, "resolved": resolved})
+        if positions is not None:
+            capped = {"pool_size": size, "of": self.template.size, "reason": "fast_dev_run or overfit_batches"}
+            coreset = replace(coreset, manifest=coreset.manifest | {"capped": capped})
+            return self.selector.relocated(coreset, positions, self.template.size)
+        self._write(coreset)
+        return coreset
+
+    def prepare_view(self, coreset: Coreset) -> None:
+        """Let the selector do on all ranks what its view of the coreset needs."""
+        self.selector.prepare_view(self.template.dataset, coreset, self._context())
+
+    @property
+    def reducer(self) -> Reducer:
+        """The ranks that select together."""
+        return current_reducer(self._device)
+
+    def _context(self) -> SelectionContext:
+        dataset = self.template.dataset
+        return SelectionContext(
+            images=dataset if self._positions is None else Subset(dataset, self._positions.tolist()),
             embed=self._embed,
+            embed_images=self._embed_images,
+            extractor=self.extractor,
+            num_workers=self.template.loader.num_workers,
             reducer=self.reducer,
             device=self._device,
             memory_limit=self.memory_limit,
             progress=progress_of(self.trainer, self.reducer.rank),
+            cache=self._folder,
         )
-        coreset = self.selector.select(pool, self._total, seed=self.seed, context=context)
-        resolved = coreset.manifest["resolved"]
-        if self._needs_features:
-            resolved = resolved | {"features": self.extractor.key}
-        coreset = replace(coreset, manifest=coreset.manifest | {"fingerprint": self.fingerprint, "resolved": resolved})
-        if positions is not None:
-            capped = {"pool_size": size, "of": self.template.size, "reason": "fast_dev_run or overfit_batches"}
-            manifest = coreset.manifest | {"capped": capped}
-            return replace(coreset, indices=positions[coreset.indices], assignment=None, manifest=manifest)
-        self._write(coreset)
-        return coreset
 
     @property
     def _needs_features(self) -> bool:
@@ -153,12 +169,7 @@ class SelectionRun:
 
     def _make_keys(self) -> None:
         if self._needs_features:
-            precision = None if self.trainer is None else str(self.trainer.precision)
-            transform = _callable_key(self.features_transform)
-            hooks = transfer_hooks(self.source)
-            self._embedding_key = stable_key(
-                FORMAT_VERSION, self.fingerprint, self.extractor.key, transform, precision, hooks
-            )
+            self._embedding_key = self._key_of(self.fingerprint)
         selector = type(self.selector)
         name = f"{selector.__module__}.{selector.__qualname__}"
         capped = None if self._positions is None else len(self._positions)
@@ -185,21 +196,34 @@ class SelectionRun:
             )
             raise CoresetError(msg)
 
+    def _key_of(self, images: str) -> str:
+        """The embedding key of a dataset with this key."""
+        precision = None if self.trainer is None else str(self.trainer.precision)
+        transform, hooks = _callable_key(self.features_transform), transfer_hooks(self.source)
+        return stable_key(FORMAT_VERSION, images, self.extractor.key, transform, precision, hooks)
+
     def _embed(self, positions: Tensor) -> Tensor:
         if self._positions is not None:
             positions = self._positions[positions]
         if isinstance(self.extractor, PrecomputedFeatures):
             return self.extractor.matrix(self.template.size)[positions]
         assert self._embedding_key is not None
+        return self._extract(self.template.dataset, self._embedding_key, positions)
+
+    def _embed_images(self, dataset: Any, key: str, positions: Tensor) -> Tensor:
+        return self._extract(dataset, self._key_of(key), positions)
+
+    def _extract(self, dataset: Any, key: str, positions: Tensor) -> Tensor:
+        assert isinstance(self.extractor, FeatureExtractor)
         return extract_features(
-            self.template.dataset,
+            dataset,
             self.extractor,
             positions,
             transform=self.features_transform,
             trainer=self.trainer,
             source=self.source,
             num_workers=self.template.loader.num_workers,
-            cache=None if self._folder is None else EmbeddingCache(self._folder, self._embedding_key),
+            cache=None if self._folder is None else EmbeddingCache(self._folder, key),
             progress=progress_of(self.trainer, self.reducer.rank),
         )
 

@@ -1,5 +1,6 @@
 """Two real processes under Lightning: the answer of one, on every rank, and no rank left waiting."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from lightning_coreset import Coreset, list_selectors
 pytestmark = pytest.mark.ddp
 
 SCRIPTS = Path(__file__).parent / "scripts"
-METHODS = [name for name in list_selectors() if "example" not in name]
+# dq_v2 makes images, which takes longer: tests/augmentation has two ranks of its own.
+METHODS = [name for name in list_selectors() if "example" not in name and name != "dq_v2"]
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -68,3 +70,17 @@ def test_a_rank_that_fails_takes_the_others_with_it(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "Rank 1 failed at embedding and all ranks stop: OSError: broken image file" in done.stderr
     assert time.monotonic() - started < 120, "nobody waited for the collective timeout"
+
+
+def test_two_ranks_choose_and_train_on_the_same_new_images(tmp_path: Path) -> None:
+    trained_on = []
+    for devices in ("1", "2"):
+        done = run("ddp_dq_v2.py", devices, str(tmp_path / devices))
+        assert done.returncode == 0, done.stderr
+        shown = [json.loads(path.read_text()) for path in (tmp_path / devices).glob("rank_*.json")]
+        assert len(shown) == int(devices)
+        trained_on.append(sorted(value for rank in shown for value in rank))
+    one, two = (Coreset.load(tmp_path / devices / "coresets" / "coreset.json") for devices in ("1", "2"))
+    assert torch.equal(one.indices, two.indices)
+    assert one.manifest["resolved"] == two.manifest["resolved"]
+    assert trained_on[0] == trained_on[1], "pixel by pixel, dealt out over the ranks"

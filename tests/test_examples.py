@@ -16,6 +16,7 @@ QUICK = [
     pytest.param("00_digits.py", ["--steps=5", "--seeds=1", "--output=digits.png"], id="00_digits"),
     # On scikit-learn's digits where LIGHTNING_CORESET_DATA is not set.
     pytest.param("01_cifar10.py", ["--quick", "--steps=5", "--ratios", "0.3"], id="01_cifar10"),
+    pytest.param("02_dq_v2.py", ["--quick", "--output=dq_v2.png", "--cache=cache"], id="02_dq_v2"),
 ]
 
 

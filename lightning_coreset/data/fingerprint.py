@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_coreset.data.loaders import refuse_iterable
-from lightning_coreset.data.views import EvaluationView, random_state_kept
+from lightning_coreset.data.views import EvaluationView, identity, random_state_kept
 
 #: Raised whenever what is stored, or how keys are made, changes its meaning.
 FORMAT_VERSION = 1
@@ -81,7 +81,7 @@ def item_keys(dataset: Any) -> tuple[int, list[Any] | None]:
         (2, [3, 4])
     """
     size = len(dataset)
-    view = EvaluationView(dataset, _identity)
+    view = EvaluationView(dataset, identity)
     places = sorted({size * place // _SAMPLES for place in range(_SAMPLES)})
     with random_state_kept():
         first, second = ([_item_key(view[place]) for place in places] for _ in range(2))
@@ -96,10 +96,6 @@ def warn_random_items(dataset: Any) -> None:
         "as the attribute .transform.",
         stacklevel=2,
     )
-
-
-def _identity(image: Any) -> Any:
-    return image
 
 
 def _item_key(item: Any) -> Any:

@@ -40,7 +40,9 @@ class EvaluationView(Dataset[Any]):
 
     def __init__(self, dataset: Any, transform: Callable[[Any], Any] | None) -> None:
         self.transform = transform
-        self.dataset, self.replaced = (dataset, False) if transform is None else _with_transform(dataset, transform)
+        self.dataset, self.replaced = dataset, False
+        if transform is not None:
+            self.dataset, self.replaced = _with_transform(dataset, lambda _: transform, lambda _: _AnyForm(transform))
 
     def __len__(self) -> int:
         """Number of items."""
@@ -55,6 +57,52 @@ class EvaluationView(Dataset[Any]):
         key = next(iter(_image_keys(item)), None)
         image = item if key is None else item[key]
         return with_image(item, self.transform(image)) if isinstance(image, Image.Image | np.ndarray) else item
+
+
+class RawImages(Dataset[Any]):
+    """The images of a dataset before any transform: PIL images, arrays or tensors, as it reads them.
+
+    Args:
+        dataset: A map-style dataset.
+
+    Raises:
+        CoresetError: On reading an item without an image.
+
+    Example:
+        >>> RawImages([(torch.zeros(3, 4, 4), 1)])[0].shape
+        torch.Size([3, 4, 4])
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._view = EvaluationView(dataset, identity)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._view)
+
+    def __getitem__(self, index: int) -> Any:
+        """One image."""
+        return image_of(self._view[index])
+
+
+def read_changed(dataset: Any, index: int, change: Callable[[Any], Any]) -> Any:
+    """One item whose image is changed when it is read, before the dataset's own transform sees it.
+
+    Args:
+        dataset: A map-style dataset.
+        index: The item.
+        change: From a raw image to another of the same kind.
+
+    Returns:
+        The item in the dataset's own structure; where no transform is found the image is changed at last.
+
+    Example:
+        >>> read_changed([(torch.zeros(1), 7)], 0, lambda image: image + 1)
+        (tensor([1.]), 7)
+    """
+    once = _Changed(change)
+    item = _with_transform(dataset, once.before, once.before)[0][index]
+    return item if once.done else with_image(item, change(image_of(item)))
 
 
 def image_of(item: Any, least_dimensions: int = 1) -> Any:
@@ -120,10 +168,16 @@ def _is_image(value: Any, least_dimensions: int) -> bool:
     return isinstance(value, Image.Image)
 
 
-def _with_transform(dataset: Any, transform: Callable[[Any], Any]) -> tuple[Any, bool]:
-    """A copy of a dataset that reads with another transform, and whether there was one to replace."""
+def _with_transform(dataset: Any, single: Callable[[Any], Any], joint: Callable[[Any], Any]) -> tuple[Any, bool]:
+    """A copy of a dataset that reads with another transform, and whether there was one to replace.
+
+    Args:
+        dataset: A map-style dataset.
+        single: From the transform of an image (or None) to the new one.
+        joint: The same for transforms of samples, or of image and target.
+    """
     if isinstance(dataset, ConcatDataset):
-        parts = [_with_transform(part, transform) for part in dataset.datasets]
+        parts = [_with_transform(part, single, joint) for part in dataset.datasets]
         joined = copy.copy(dataset)
         joined.datasets = [part for part, _ in parts]
         return joined, all(replaced for _, replaced in parts)
@@ -135,17 +189,17 @@ def _with_transform(dataset: Any, transform: Callable[[Any], Any]) -> tuple[Any,
     if ("transform" in own or "transforms" in own) and not (wraps and unused):
         changed = copy.copy(dataset)
         if isinstance(dataset, VisionDataset) and _is_joint(dataset):
-            changed.transforms = _AnyForm(transform)
+            changed.transforms = joint(dataset.transforms)
         elif isinstance(dataset, VisionDataset):
-            changed.transform = transform
-            changed.transforms = StandardTransform(transform, dataset.target_transform)
+            changed.transform = single(dataset.transform)
+            changed.transforms = StandardTransform(changed.transform, dataset.target_transform)
         elif "transform" in own:
-            changed.transform = transform
+            changed.transform = single(dataset.transform)
         else:
-            changed.transforms = _AnyForm(transform)
+            changed.transforms = joint(dataset.transforms)
         return changed, True
     if wraps:
-        inner, replaced = _with_transform(inner, transform)
+        inner, replaced = _with_transform(inner, single, joint)
         changed = copy.copy(dataset)
         changed.dataset = inner
         return changed, replaced
@@ -194,6 +248,29 @@ class _AnyForm:
     def __call__(self, item: Any, *others: Any) -> Any:
         changed = with_image(item, self.transform(image_of(item)))
         return (changed, *others) if others else changed
+
+
+class _Changed:
+    """A change of the raw image that goes before whatever transform a dataset has, and knows whether it was asked."""
+
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        self.change = change
+        self.done = False
+
+    def before(self, transform: Callable[..., Any] | None) -> Callable[..., Any]:
+        def changed(item: Any, *others: Any) -> Any:
+            self.done = True
+            item = with_image(item, self.change(image_of(item)))
+            if transform is None:
+                return (item, *others) if others else item
+            return transform(item, *others)
+
+        return changed
+
+
+def identity(image: Any) -> Any:
+    """The image as it was read."""
+    return image
 
 
 def as_tensor(image: Any) -> Tensor:

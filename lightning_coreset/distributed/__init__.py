@@ -1,7 +1,13 @@
 """The only room that speaks ``torch.distributed``: ranks, ragged gather, sharding, samplers."""
 
 from lightning_coreset.distributed.gather import gather_ragged
-from lightning_coreset.distributed.reducer import ProcessGroupReducer, current_reducer, gather_json, together
+from lightning_coreset.distributed.reducer import (
+    ProcessGroupReducer,
+    current_reducer,
+    from_first_rank,
+    gather_json,
+    together,
+)
 from lightning_coreset.distributed.sampler import EpochWeightedSampler
 from lightning_coreset.distributed.sharding import deal, index_range
 
@@ -10,6 +16,7 @@ __all__ = (
     "ProcessGroupReducer",
     "current_reducer",
     "deal",
+    "from_first_rank",
     "gather_json",
     "gather_ragged",
     "index_range",

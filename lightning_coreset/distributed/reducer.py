@@ -13,6 +13,8 @@ from lightning_coreset.distributed.gather import gather_ragged
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.ops.reducer import Reducer, SerialReducer
 
+_SENT_AT_ONCE = 1 << 20
+
 
 class ProcessGroupReducer:
     """All ranks of a process group; tensors travel over the device its backend needs and come back where they were.
@@ -46,6 +48,12 @@ def gather_json(reducer: Reducer, value: Any) -> list[Any]:
     """One JSON value of each rank, in rank order."""
     encoded = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
     return [json.loads(bytes(part.tolist())) for part in reducer.gather(encoded)]
+
+
+def from_first_rank(reducer: Reducer, values: Tensor) -> Tensor:
+    """The first rank's numbers on every rank ``[n]``; in parts, because a collective holds a copy for each rank."""
+    parts = [reducer.gather(part if reducer.rank == 0 else part[:0])[0] for part in values.split(_SENT_AT_ONCE)]
+    return torch.cat(parts)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ def extract_features(
     transform: Callable[..., Any] | None = None,
     trainer: Any = None,
     source: LightningDataModule | None = None,
+    device: torch.device | None = None,
     num_workers: int = 0,
     cache: EmbeddingCache | None = None,
     progress: Callable[[int, str], AbstractContextManager[Any]] | None = None,
@@ -47,8 +49,9 @@ def extract_features(
         extractor: What embeds.
         positions: Items to embed ``[n]``.
         transform: Image transform, instead of the extractor's own.
-        trainer: Gives device, precision and batch transfer; None is the CPU.
+        trainer: Gives device, precision and batch transfer.
         source: The datamodule behind the dataset; where it overrides a batch-transfer hook, its normalisation counts.
+        device: Where to embed without a trainer; None is the CPU.
         num_workers: Processes that read items.
         cache: Items in it are not embedded again; others are added in shards of 2,048.
         progress: Called as ``progress(total, description)``, gives a context manager around a bar.
@@ -77,7 +80,9 @@ def extract_features(
         if transform is not None:
             _warn_if_random(view, int(positions[missing[0]]))
         sized = extractor.resizes and transform is None and view.replaced
-        blocks = _embed(view, extractor, positions[missing], trainer, source, num_workers, cache, progress, sized)
+        blocks = _embed(
+            view, extractor, positions[missing], trainer, source, device, num_workers, cache, progress, sized
+        )
         # Closed at once where something fails: the trainer's stage must not wait for the garbage collector.
         with closing(blocks):
             for start, block in blocks:
@@ -106,13 +111,14 @@ def _embed(
     positions: Tensor,
     trainer: Any,
     source: LightningDataModule | None,
+    device: torch.device | None,
     num_workers: int,
     cache: EmbeddingCache | None,
     progress: Callable[[int, str], AbstractContextManager[Any]] | None,
     sized: bool,
 ) -> Generator[tuple[int, Tensor], None, None]:
     """Blocks of embeddings, each stored before it is given out: ``(start, [b, d])``."""
-    device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+    device = device or torch.device("cpu") if trainer is None else trainer.strategy.root_device
     shard: list[Tensor] = []
     done = 0
     with ExitStack() as stack:
@@ -272,7 +278,7 @@ def _to_device(batch: Any, device: torch.device, trainer: Any, source: Lightning
     for hook in ("on_before_batch_transfer", "on_after_batch_transfer"):
         if _overrides(source, hook):
             batch = getattr(source, hook)(batch, 0)
-    return batch
+    return move_data_to_device(batch, device)
 
 
 def _filled_up(inputs: Tensor, size: int) -> Tensor:

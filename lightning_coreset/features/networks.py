@@ -203,7 +203,7 @@ def network_transform(
     """Shorter side to ``resize``, centre crop, scale to [0, 1], mean and deviation."""
     size = resize[0] if resize[0] == resize[1] and crop[0] == crop[1] else resize
     steps: list[Any] = [
-        v2.Lambda(_three_channels),
+        v2.Lambda(three_channels),
         v2.Resize(size, interpolation=interpolation, antialias=True),
         v2.CenterCrop(crop),
         v2.Lambda(scaled_tensor),
@@ -212,7 +212,12 @@ def network_transform(
     return transform
 
 
-def _three_channels(image: Any) -> Tensor:
+def three_channels(image: Any) -> Tensor:
+    """An image as a tensor ``[3, H, W]`` of its own type: grey repeated, alpha dropped.
+
+    Raises:
+        CoresetError: Another number of channels.
+    """
     tensor = as_tensor(image)
     if tensor.ndim == 2:
         tensor = tensor.unsqueeze(0)
@@ -244,6 +249,35 @@ def without_classifier(network: nn.Module) -> nn.Module:
             return network
     msg = f"{type(network).__name__} has no classifier that could be left out: give it as a module of your own."
     raise ValueError(msg)
+
+
+def random_network(build: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
+    """A convolutional network with random weights from a generator; nothing is drawn from a global state.
+
+    Convolutions as He et al. 2015 (fan-out, as torchvision draws them), linear layers uniform, normalisation neutral.
+
+    Args:
+        build: Makes the network; called where tensors have no memory.
+        generator: On the CPU.
+
+    Example:
+        >>> network = random_network(lambda: nn.Conv2d(1, 2, 3, bias=False), torch.Generator().manual_seed(0))
+        >>> network.weight.shape
+        torch.Size([2, 1, 3, 3])
+    """
+    with torch.device("meta"):
+        network = build()
+    network.to_empty(device="cpu")
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(part, nn.Linear):
+            nn.init.kaiming_uniform_(part.weight, a=5**0.5, generator=generator)
+        elif isinstance(part, nn.BatchNorm2d):
+            part.reset_parameters()
+        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+    return network
 
 
 @contextlib.contextmanager

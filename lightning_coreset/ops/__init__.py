@@ -1,7 +1,7 @@
 """Mathematics on tensors: no datasets, no Lightning, no printing, no process groups."""
 
 from lightning_coreset.ops.facility_location import facility_location
-from lightning_coreset.ops.graph_cut import graph_cut
+from lightning_coreset.ops.graph_cut import graph_cut, graph_cut_bins
 from lightning_coreset.ops.herding import herding
 from lightning_coreset.ops.k_center import k_center
 from lightning_coreset.ops.kmeans import kmeans
@@ -16,6 +16,7 @@ __all__ = (
     "coverage",
     "facility_location",
     "graph_cut",
+    "graph_cut_bins",
     "herding",
     "k_center",
     "kmeans",

@@ -8,6 +8,7 @@ from lightning_coreset.selectors.context import SelectionContext
 from lightning_coreset.selectors.craig import Craig
 from lightning_coreset.selectors.d2 import D2
 from lightning_coreset.selectors.deepfool import DeepFool
+from lightning_coreset.selectors.dq_v2 import DQv2
 from lightning_coreset.selectors.el2n import EL2N
 from lightning_coreset.selectors.facility_location import FacilityLocation
 from lightning_coreset.selectors.forgetting import Forgetting
@@ -32,6 +33,7 @@ __all__ = (
     "CCS",
     "Craig",
     "D2",
+    "DQv2",
     "DeepFool",
     "EL2N",
     "FacilityLocation",

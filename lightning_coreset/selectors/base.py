@@ -4,6 +4,7 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -16,11 +17,13 @@ from lightning_coreset.coreset import Coreset
 from lightning_coreset.distributed import deal, gather_json, index_range, together
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.ops.memory import resolve_memory_limit
+from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import as_positions, candidate_mask
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import register
 from lightning_coreset.selectors.context import SelectionContext
 from lightning_coreset.selectors.cost import Work, log_estimate
+from lightning_coreset.selectors.expansion import Expansion
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.manifest import build_manifest, merge_resolved
 from lightning_coreset.selectors.merge import gather_picks, in_seat_order
@@ -93,6 +96,16 @@ class Selector(ABC):
         rows = 4 * size * width if "features" in self.needs else 0
         return Work(20.0 * size * width, rows + 64 * size)
 
+    def check_pool(self, pool: Pool, context: SelectionContext, signals: Signals | None = None) -> None:
+        """Refuse a pool without what the method needs.
+
+        Raises:
+            ValueError: No features, and nothing that gives them.
+        """
+        if self.wants_features(signals) and pool.features is None and context.embed is None:
+            msg = f"{self.name!r} needs features and the pool has none: give Pool(features=...)."
+            raise ValueError(msg)
+
     def share(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
         """Class of each seat in the order given out ``[total]``; see `lightning_coreset.budget.class_seats`."""
         return class_seats(class_sizes, free, total)
@@ -100,9 +113,36 @@ class Selector(ABC):
     def report(self, resolved: dict[str, Any], group_sizes: list[int]) -> None:  # noqa: B027 (as above)
         """Say what a user should know of a finished selection; called on the first rank only."""
 
+    def expand(self, pool: Pool, context: SelectionContext, seed: int) -> Expansion:
+        """What to pick from, where that is more than the pool; its first ``N`` items are the pool's."""
+        return Expansion(pool.size, pool.labels, pool.features, context.embed)
+
+    def embedder(self, features: Any) -> Any:
+        """What embeds when a user writes ``features=``; a method may read ``"auto"`` in its own way."""
+        return features
+
+    def prepare_view(self, dataset: "Dataset[Any]", coreset: Coreset, context: SelectionContext) -> None:  # noqa: B027
+        """Do what `train_view` would have to do slowly; called on all ranks, and not every time."""
+
     def train_view(self, dataset: "Dataset[Any]", coreset: Coreset) -> "Dataset[Any]":
-        """The dataset to train on: the picks in ascending order of their position."""
+        """The dataset to train on: the picks in ascending order of their position.
+
+        Raises:
+            CoresetError: An item that the dataset does not have.
+        """
+        size = len(dataset)  # type: ignore[arg-type]
+        beyond = coreset.indices[coreset.indices >= size]
+        if len(beyond):
+            msg = (
+                f"The coreset holds item {int(beyond[0])} and the train dataset has {size}: it was selected by "
+                f"{coreset.manifest.get('method')!r} from a larger one, train with that method and its settings."
+            )
+            raise CoresetError(msg)
         return Subset(dataset, sorted(coreset.indices.tolist()))
+
+    def relocated(self, coreset: Coreset, positions: Tensor, size: int) -> Coreset:
+        """A coreset of some items of a dataset as one of the whole: ``positions [n]`` ascending, of ``size`` items."""
+        return replace(coreset, indices=positions[coreset.indices], assignment=None)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -154,19 +194,20 @@ class Selector(ABC):
         self.check()
         classwise = self.is_classwise(pool.labels is not None)
         signals = self._signals(pool, context)
-        wants_features = self.wants_features(signals)
-        if wants_features and pool.features is None and context.embed is None:
-            msg = f"{self.name!r} needs features and the pool has none: give Pool(features=...)."
-            raise ValueError(msg)
+        self.check_pool(pool, context, signals)
         chosen = as_positions(_tensor(initial), pool.size, "initial", torch.device("cpu"))
         banned = as_positions(_tensor(forbidden), pool.size, "forbidden", torch.device("cpu"))
         available = pool.size - len(torch.unique(torch.cat([chosen, banned])))
         total = resolve_total(pool.size, budget=budget, available=available)
         candidates = candidate_mask(pool.size, chosen, banned, total)
 
-        seats = self._seats(pool, candidates, total) if classwise else torch.zeros(total, dtype=torch.int64)
-        labels = pool.labels if classwise and pool.labels is not None else torch.zeros(pool.size, dtype=torch.int64)
-        members = _members(labels)
+        wide = self.expand(pool, context, seed)
+        banned = wide.with_children(banned)
+        seats = (
+            self._seats(pool, candidates, wide, banned, total) if classwise else torch.zeros(total, dtype=torch.int64)
+        )
+        labels = wide.labels if classwise and wide.labels is not None else torch.zeros(wide.size, dtype=torch.int64)
+        members = [wide.present_of(positions) for positions in _members(labels)]
         shares = torch.bincount(seats, minlength=len(members))
         groups = torch.nonzero(shares).flatten()
         reducer = context.reducer
@@ -176,10 +217,12 @@ class Selector(ABC):
         limit = self._memory_limit(context)
 
         picks: dict[int, Picks] = {}
-        source = _Rows(wants_features, pool, context, [members[label] for label in mine] if classwise else None)
+        source = _Rows(
+            self.wants_features(signals), wide, context, [members[label] for label in mine] if classwise else None
+        )
         if reducer.rank == 0 and source.width is not None:
             sizes = {"groups": len(groups), "ranks": reducer.world_size if classwise else 1}
-            log_estimate(self, pool.size, source.width, total, **sizes, device=source.device, limit=limit)
+            log_estimate(self, wide.size, source.width, total, **sizes, device=source.device, limit=limit)
         with (
             together(reducer, f"selecting with {self.name!r}"),
             context.progress(int(shares[mine].sum()), f"Selecting ({self.name})") as bar,
@@ -199,6 +242,7 @@ class Selector(ABC):
                     label=label if classwise else None,
                     num_classes=pool.num_classes,
                     seed=seed,
+                    pool_size=wide.size,
                     memory_limit=limit,
                     advance=advance,
                 )
@@ -207,10 +251,11 @@ class Selector(ABC):
                 advance(group.count - advance.done)
                 picks[label] = found
         everything = gather_picks(reducer, picks if classwise or reducer.rank == 0 else {})
-        merged = in_seat_order(everything, seats, members, pool.size, weighted=self.weighted)
+        merged = in_seat_order(everything, seats, members, wide.size, weighted=self.weighted)
         resolved = merge_resolved(
             {label: found.resolved for label, found in everything.items()}, pool.num_classes if classwise else None
         )
+        resolved |= wide.resolved
         if reducer.rank == 0:
             self.report(resolved, [len(members[label]) for label in sorted(everything)])
         seconds = max(gather_json(reducer, time.perf_counter() - started))
@@ -218,9 +263,9 @@ class Selector(ABC):
             indices=merged.indices,
             weights=merged.weights,
             gains=merged.gains,
-            labels=None if pool.labels is None else pool.labels[merged.indices],
+            labels=None if wide.labels is None else wide.labels[merged.indices],
             assignment=merged.assignment,
-            details=merged.details,
+            details=merged.details | wide.details(merged.indices),
             manifest=build_manifest(
                 self, pool, total, seed=seed, per_class=classwise, resolved=resolved, seconds=seconds
             ),
@@ -240,10 +285,15 @@ class Selector(ABC):
             raise ValueError(msg)
         return found
 
-    def _seats(self, pool: Pool, candidates: Tensor, total: int) -> Tensor:
+    def _seats(self, pool: Pool, candidates: Tensor, wide: Expansion, banned: Tensor, total: int) -> Tensor:
         assert pool.labels is not None
         assert pool.class_counts is not None
+        assert wide.labels is not None
         free = torch.bincount(pool.labels[candidates], minlength=len(pool.class_counts))
+        if wide.absent is not None:
+            gone = wide.absent.index_fill(0, banned, True)
+            gone[: pool.size] |= ~candidates
+            free = free.minimum(torch.bincount(wide.labels[~gone], minlength=len(free)))
         return self.share(pool.class_counts, free, total)
 
     def _memory_limit(self, context: SelectionContext) -> int:
@@ -256,21 +306,21 @@ class Selector(ABC):
 class _Rows:
     """Embeddings of pool positions: from the pool, or embedded once for all that this rank works on."""
 
-    def __init__(self, wanted: bool, pool: Pool, context: SelectionContext, classes: list[Tensor] | None) -> None:
+    def __init__(self, wanted: bool, pool: Expansion, context: SelectionContext, classes: list[Tensor] | None) -> None:
         self._matrix: Tensor | None = None
         self._positions: Tensor | None = None
         if wanted:
             if pool.features is not None:
                 self._matrix = pool.features
             elif classes is None:
-                self._matrix = _embed_everything(pool.size, context)
+                self._matrix = _embed_everything(pool, context.reducer)
             else:
-                assert context.embed is not None
+                assert pool.embed is not None
                 with together(context.reducer, "embedding"):
                     # A rank may be left without classes: nothing to embed then.
                     if classes:
                         self._positions = torch.cat(classes).sort().values
-                        self._matrix = context.embed(self._positions)
+                        self._matrix = pool.embed(self._positions)
         self.width = None if self._matrix is None else self._matrix.shape[1]
         home = torch.device("cpu") if self._matrix is None else self._matrix.device
         self.device = context.device or home
@@ -285,13 +335,12 @@ class _Rows:
         return matrix.to(self.device)
 
 
-def _embed_everything(size: int, context: SelectionContext) -> Tensor:
-    assert context.embed is not None
-    reducer = context.reducer
-    own = index_range(size, reducer.rank, reducer.world_size)
+def _embed_everything(pool: Expansion, reducer: Reducer) -> Tensor:
+    assert pool.embed is not None
+    own = index_range(pool.size, reducer.rank, reducer.world_size)
     # A rank without items would not know the width of the rows it must gather.
     with together(reducer, "embedding"):
-        rows = context.embed(torch.arange(own.start, own.stop) if own else torch.tensor([0]))
+        rows = pool.embed(torch.arange(own.start, own.stop) if own else torch.tensor([0]))
     return torch.cat(reducer.gather(rows if own else rows[:0]))
 
 

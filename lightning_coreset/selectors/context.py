@@ -37,6 +37,10 @@ class SelectionContext:
     Attributes:
         images: The pool's images as a map-style dataset, for methods that look at or change them.
         embed: Gives the embeddings ``[n, d]`` of pool positions ``[n]`` where the pool has no features.
+        embed_images: Gives the embeddings of positions in another dataset, called as ``embed_images(dataset, key,
+            positions)`` with a key of what the dataset holds; None where nothing embeds.
+        extractor: What embeds, where the caller chose it; None leaves it to the method.
+        num_workers: Processes that read images.
         signals: Gives the training signals of the whole pool where the pool has none.
         reducer: The ranks that select together.
         device: Where kernels run; None is where the features are.
@@ -51,6 +55,9 @@ class SelectionContext:
 
     images: Any | None = None
     embed: Callable[[Tensor], Tensor] | None = None
+    embed_images: Callable[[Any, str, Tensor], Tensor] | None = None
+    extractor: Any | None = None
+    num_workers: int = 0
     signals: Callable[[], Signals] | None = None
     reducer: Reducer = field(default_factory=SerialReducer)
     device: torch.device | None = None

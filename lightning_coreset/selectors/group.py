@@ -28,6 +28,7 @@ class Group:
         label: The class, None for the whole pool.
         num_classes: Classes of the whole pool, None where it has none.
         seed: Seed of the selection.
+        pool_size: Items of the whole pool.
         memory_limit: Bytes a kernel may take.
         advance: To be called with the number of picks made, for the progress bar.
     """
@@ -43,6 +44,7 @@ class Group:
     label: int | None = None
     num_classes: int | None = None
     seed: int = 0
+    pool_size: int = 0
     memory_limit: int | None = None
     advance: Callable[[int], object] | None = None
 

@@ -5,14 +5,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lightning_coreset import Pool, Signals
+from lightning_coreset import DQv2, Pool, Signals
+
+
+class QuantizedArrays(DQv2, name="dq_v2_example"):
+    """`DQv2` as it works on arrays, without new images: what all methods promise, it promises too."""
+
+    def __init__(self, *, augment: float = 0, per_class: bool | None = None) -> None:
+        super().__init__(augment=augment, per_class=per_class)
+
 
 #: Methods that take the items with the highest score.
 SCORED = ("aum", "cal", "deepfool", "el2n", "forgetting", "grand", "uncertainty")
 #: Methods that need training signals.
 RECORDED = (*SCORED, "ccs", "craig", "d2", "glister", "grad_match")
 CLASSWISE = (
-    *("facility_location", "graph_cut", "herding", "moderate", "subzerocore", "uniform"),
+    *("dq_v2_example", "facility_location", "graph_cut", "herding", "moderate", "subzerocore", "uniform"),
     *("craig", "grad_match"),
 )
 GLOBAL = (*("k_center", "prototypes", "random", "typiclust", "zcore"), *SCORED, *("ccs", "d2", "glister"))
@@ -22,7 +30,7 @@ UNSEEDED = (
     *("facility_location", "graph_cut", "herding", "k_center", "moderate", "subzerocore"),
     *(*SCORED, "craig", "d2", "grad_match"),
 )
-SEEDED = ("ccs", "glister", "prototypes", "random", "typiclust", "uniform", "zcore")
+SEEDED = ("ccs", "dq_v2_example", "glister", "prototypes", "random", "typiclust", "uniform", "zcore")
 #: Methods that can select in a pool without labels.
 LABEL_FREE = tuple(method for method in METHODS if method != "uniform")
 #: Methods that look at the features at all.

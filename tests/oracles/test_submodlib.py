@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_coreset import select
-from lightning_coreset.ops import facility_location, graph_cut
+from lightning_coreset.ops import facility_location, graph_cut, graph_cut_bins
 from lightning_coreset.ops.neighbors import knn_radius
 from lightning_coreset.selectors.subzerocore import density_weights
 from tests.helpers import references
@@ -75,3 +75,24 @@ def test_graph_cut(seed: int, lam: float) -> None:
     assert references.graph_cut_value(similarity, ours, lam=lam) == pytest.approx(
         references.graph_cut_value(similarity, theirs, lam=lam), rel=1e-5, abs=1e-3
     )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_graph_cut_bins(seed: int) -> None:
+    """Bin by bin: submodlib's greedy on what our earlier bins left picks what our next bin holds."""
+    generator = np.random.default_rng(seed)
+    size, bins = int(generator.integers(60, 401)), int(generator.integers(2, 11))
+    rows = normal_rows(size, 24, seed).abs()
+    similarity = references.cosine(rows.numpy())
+    found = graph_cut_bins(rows, bins).numpy()
+    left = np.arange(size)
+    for number in range(bins):
+        count = int((found == number).sum())
+        kernel = similarity[np.ix_(left, left)]
+        if count == len(left):
+            break
+        function = submodlib.GraphCutFunction(n=len(left), mode="dense", lambdaVal=1.0, ggsijs=kernel)
+        picks = function.maximize(budget=count, optimizer="NaiveGreedy", stopIfNegativeGain=False, show_progress=False)
+        assert sorted(left[[pick for pick, _ in picks]].tolist()) == np.flatnonzero(found == number).tolist()
+        left = left[found[left] != number]
+    assert len(left) == count
