@@ -132,7 +132,8 @@ def main() -> None:
     setting = (
         f"{pool.name} embeddings; the first {len(kept) // 10} train images of each class, {len(pool.test)} test "
         f"images; signals of a linear layer, {given.epochs} epochs; {given.steps} steps of AdamW on the choice, batch "
-        f"{BATCH}, weights left out; seeds 0 to {given.seeds - 1} of proxy, drawing methods (`typiclust` draws once) and tested layer"
+        f"{BATCH}, weights left out; seeds 0 to {given.seeds - 1} of proxy, drawing methods (`typiclust` draws once) "
+        "and tested layer"
     )
     columns = [f"{100 * ratio:g} %" for ratio in given.ratios]
     accuracies, _, seconds = compare(pool, pool.train_labels, given.ratios, given.steps, given.seeds, given.epochs)
