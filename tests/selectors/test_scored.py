@@ -82,11 +82,11 @@ def test_cal_looks_for_neighbours_in_the_features_where_no_embeddings_were_recor
         select(Pool(signals=bare), method="cal", budget=20)
 
 
-def linear_signals() -> tuple[Signals, np.ndarray, Tensor]:
+def linear_signals(width: int = 5) -> tuple[Signals, np.ndarray, Tensor]:
     """A recording of one linear layer, its weights and its inputs; lengths of the weights' differences vary."""
     generator = torch.Generator().manual_seed(0)
-    inputs, labels = torch.randn(60, 5, generator=generator), torch.arange(60) % 4
-    weights = torch.randn(4, 5, generator=generator) * torch.tensor([[1.0], [5.0], [0.2], [2.0]])
+    inputs, labels = torch.randn(60, width, generator=generator), torch.arange(60) % 4
+    weights = torch.randn(4, width, generator=generator) * torch.tensor([[1.0], [5.0], [0.2], [2.0]])
     return Signals.from_logits(inputs @ weights.T, labels, inputs), weights.double().numpy(), inputs
 
 
@@ -118,8 +118,8 @@ def test_deepfool_steps_really_reach_the_boundary() -> None:
 
 
 def test_deepfool_knows_one_layer_for_all_classes() -> None:
-    """A class alone would not tell the layer; the whole pool does."""
-    signals, weights, _ = linear_signals()
+    """Fifteen items of a class do not tell a layer of thirty inputs; the whole pool does."""
+    signals, weights, _ = linear_signals(30)
     distances = references.deepfool(signals.logits.double().numpy(), weights)
     picks = select(Pool(signals=signals), method="deepfool", budget=20, per_class=True).indices
     for label in range(4):
