@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_coreset import Coreset, Herding, Pool, SubZeroCore, select
-from tests.helpers.examples import CLASSWISE, LABEL_FREE, METHODS, SEEING, clouds
+from tests.helpers.examples import CLASSWISE, LABEL_FREE, METHODS, RECORDED, SEEING, clouds, pool_of
 
 MANIFEST = (
     "method", "arguments", "resolved", "seed", "budget", "pool_size", "pool_class_counts", "per_class", "ranks",
@@ -34,7 +34,7 @@ def quiet() -> Any:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_answers_a_whole_coreset(method: str, data: tuple[torch.Tensor, torch.Tensor]) -> None:
     features, labels = data
-    coreset = select(features, labels, method=method, ratio=0.2)
+    coreset = select(pool_of(method, features, labels), method=method, ratio=0.2)
     assert isinstance(coreset, Coreset)
     assert len(coreset) == 20
     assert coreset.indices.dtype == torch.int64
@@ -56,7 +56,7 @@ def test_subzerocore_is_the_default_method(data: tuple[torch.Tensor, torch.Tenso
     assert select(*data, ratio=0.1).manifest["method"] == "subzerocore"
 
 
-@pytest.mark.parametrize("method", LABEL_FREE)
+@pytest.mark.parametrize("method", [method for method in LABEL_FREE if method not in RECORDED])
 def test_without_labels_the_pool_is_one_group(method: str, data: tuple[torch.Tensor, torch.Tensor]) -> None:
     coreset = select(data[0], method=method, budget=9)
     assert coreset.labels is None
@@ -65,7 +65,7 @@ def test_without_labels_the_pool_is_one_group(method: str, data: tuple[torch.Ten
     assert len(set(coreset.indices.tolist())) == 9
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in RECORDED])
 def test_arrays_tensors_and_pools_give_the_same(method: str, data: tuple[torch.Tensor, torch.Tensor]) -> None:
     features, labels = data
     reference = select(features, labels, method=method, budget=11)
@@ -107,25 +107,31 @@ def test_seeds_decide_the_random_choices(method: str, data: tuple[torch.Tensor, 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_global_random_state_is_not_touched(method: str, data: tuple[torch.Tensor, torch.Tensor]) -> None:
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    select(*data, method=method, budget=10, seed=3)
+    select(pool_of(method, *data), method=method, budget=10, seed=3)
     assert torch.equal(torch.get_rng_state(), torch_before)
     assert (np.random.get_state()[1] == numpy_before).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_global_random_state_does_not_matter(method: str, data: tuple[torch.Tensor, torch.Tensor]) -> None:
+    pool = pool_of(method, *data)
     torch.manual_seed(1)
-    first = select(*data, method=method, budget=10)
+    first = select(pool, method=method, budget=10)
     torch.manual_seed(2)
-    assert torch.equal(select(*data, method=method, budget=10).indices, first.indices)
+    assert torch.equal(select(pool, method=method, budget=10).indices, first.indices)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_arguments_are_not_changed(method: str, data: tuple[torch.Tensor, torch.Tensor]) -> None:
     features, labels = data[0].clone(), data[1].clone()
-    select(features, labels, method=method, budget=10, initial=[1, 2], forbidden=[3])
+    pool = pool_of(method, features, labels)
+    select(pool, method=method, budget=10, initial=[1, 2], forbidden=[3])
     assert torch.equal(features, data[0])
     assert torch.equal(labels, data[1])
+    if pool.signals is not None:
+        fresh = pool_of(method, *data).signals
+        for name, column in vars(fresh).items():
+            assert torch.equal(getattr(pool.signals, name).nan_to_num(-9), column.nan_to_num(-9))
 
 
 def test_the_fingerprint_follows_the_data(data: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -217,7 +223,13 @@ def test_an_unknown_argument_is_a_type_error_that_lists_the_accepted() -> None:
         select(ROWS, budget=2, method="herding", mode="dense")
 
 
-@pytest.mark.parametrize("method", SEEING)
+@pytest.mark.parametrize("method", RECORDED)
+def test_methods_that_need_signals_say_so(method: str) -> None:
+    with pytest.raises(ValueError, match=rf"'{method}' needs training signals and got none: give Pool\(signals="):
+        select(Pool(torch.ones(len(LABELS), 2), LABELS), method=method, budget=2)
+
+
+@pytest.mark.parametrize("method", [method for method in SEEING if method not in RECORDED])
 def test_methods_that_need_features_say_so(method: str) -> None:
     with pytest.raises(ValueError, match=rf"'{method}' needs features and the pool has none"):
         select(Pool(labels=LABELS), method=method, budget=2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_coreset import Coreset, CoresetError, select
-from tests.helpers.examples import METHODS, budget_free_arguments, clouds
+from tests.helpers.examples import METHODS, budget_free_arguments, clouds, pool_of
 
 SUFFIXES = (".json", ".csv", ".npz")
 
@@ -41,7 +41,7 @@ def assert_same(first: Coreset, second: Coreset) -> None:
 @pytest.mark.filterwarnings("ignore:SubZeroCore looks at")
 def test_what_is_saved_is_loaded_bit_for_bit(method: str, suffix: str, tmp_path: Path) -> None:
     features, labels = clouds([30, 20, 25])
-    found = select(features, labels, method=method, budget=12)
+    found = select(pool_of(method, features, labels), method=method, budget=12)
     path = tmp_path / f"coreset{suffix}"
     found.save(path)
     assert_same(Coreset.load(path), found)

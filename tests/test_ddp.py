@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from lightning_coreset import Coreset, list_selectors
+from tests.helpers.examples import RECORDED
 
 pytestmark = pytest.mark.ddp
 
 SCRIPTS = Path(__file__).parent / "scripts"
-# dq_v2 makes images, which takes longer: tests/augmentation has two ranks of its own.
-METHODS = [name for name in list_selectors() if "example" not in name and name != "dq_v2"]
+# What a recording says is the same on every rank; the selections from one are in tests/distributed. dq_v2 makes images,
+# which takes longer: tests/augmentation has two ranks of its own.
+METHODS = [name for name in list_selectors() if "example" not in name and name not in (*RECORDED, "dq_v2")]
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ class AUM(ScoredSelector, name="aum"):
 
     ``keep="hard"`` takes the smallest area first, as coreset papers do when they compare with it; wrong labels have the
     smallest of all. ``keep="easy"`` takes the largest first, so that what the method was made to find, wrong labels, is
-    left out. O(E N) time and memory. Paper: Pleiss et al. 2020.
+    left out. O(E N) time, O(N) memory. Paper: Pleiss et al. 2020.
 
     Args:
         per_class: Select in each class instead of the whole pool (default: the whole pool).

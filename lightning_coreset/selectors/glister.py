@@ -52,7 +52,7 @@ class Glister(Selector, name="glister"):
         per_class: bool | None = None,
         validation: float | Sequence[int] = 0.1,
         block: int = 10,
-        learning_rate: float = 0.1,
+        learning_rate: float = 1.0,
     ) -> None:
         super().__init__(per_class=per_class)
         self.validation = validation

@@ -76,9 +76,9 @@ def grand(signals: Signals, epochs: int) -> Tensor:
 def area_under_margin(signals: Signals) -> Tensor:
     """Mean over all epochs of the label's logit less the largest other one ``[N]``; low for wrong labels.
 
-    O(E N) time and memory. Paper: Pleiss et al. 2020.
+    O(E N) time, O(N) memory. Paper: Pleiss et al. 2020.
     """
-    return signals.margins.nanmean(dim=0)
+    return _mean_of_seen(signals.margins)
 
 
 def uncertainty(logits: Tensor, measure: Measure) -> Tensor:
@@ -114,4 +114,17 @@ def _runs(signals: Signals) -> list[Tensor]:
 
 def _early(signals: Signals, column: Tensor, epochs: int) -> Tensor:
     """Mean over the runs of the means over their first epochs, without what was not seen."""
-    return torch.stack([column[run[:epochs]].nanmean(dim=0) for run in _runs(signals)]).nanmean(dim=0)
+    return _mean_of_seen(torch.stack([_mean_of_seen(column[run[:epochs]]) for run in _runs(signals)]))
+
+
+def _mean_of_seen(column: Tensor) -> Tensor:
+    """Mean over the rows that are not NaN ``[N]``, float64.
+
+    Row after row: torch's own mean adds up the last items of a vector in another order than the others, and equal items
+    must get equal bits.
+    """
+    total, seen = torch.zeros(column.shape[1], dtype=torch.float64), torch.zeros(column.shape[1], dtype=torch.float64)
+    for row in column:
+        total += row.nan_to_num(0.0)
+        seen += ~torch.isnan(row)
+    return total / seen

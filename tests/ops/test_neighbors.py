@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lightning_coreset.ops import coverage, knn_radius
-from lightning_coreset.ops.neighbors import mean_neighbor_distance
-from tests.helpers import references
+from lightning_coreset.ops.neighbors import mean_neighbor_distance, nearest_neighbors, places_of_largest
+from tests.helpers import references, references_signals
 from tests.helpers.examples import normal_rows, tied_rows
 
 
@@ -70,3 +70,34 @@ def test_mean_distance_to_neighbours() -> None:
     rows = normal_rows(80, 5)
     radii = [references.knn_radius(references.unit_rows(rows.numpy()), neighbors) for neighbors in range(1, 5)]
     assert np.allclose(mean_neighbor_distance(rows, 4).numpy(), np.mean(radii, axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 63, 65, 257])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_neighbours_are_the_nearest_others_in_order(size: int, share: float) -> None:
+    rows = normal_rows(size, 8)
+    neighbors = 1 + round(share * (size - 2))
+    found = nearest_neighbors(rows, neighbors)
+    assert np.array_equal(found.indices.numpy(), references_signals.nearest(rows.numpy(), neighbors))
+    unit = references.unit_rows(rows.numpy())
+    distances = np.linalg.norm(unit[:, None] - unit[found.indices.numpy()], axis=2)
+    assert np.allclose(found.distances.numpy(), distances, atol=1e-3)
+
+
+@pytest.mark.parametrize("neighbors", [1, 5, 40, 99])
+def test_equally_near_neighbours_come_by_index(neighbors: int) -> None:
+    rows = tied_rows(100)
+    found = nearest_neighbors(rows, neighbors).indices.numpy()
+    similarity = references.cosine(rows.numpy())
+    np.fill_diagonal(similarity, -np.inf)
+    assert np.array_equal(found, np.argsort(-similarity, axis=1, kind="stable")[:, :neighbors])
+
+
+def test_the_largest_of_equal_values_are_the_first_ones() -> None:
+    values = torch.tensor([[2.0, 2.0, 2.0, 2.0], [0.0, 1.0, 1.0, 3.0], [0.0, -torch.inf, -torch.inf, -torch.inf]])
+    assert places_of_largest(values, 2).tolist() == [[0, 1], [1, 3], [0, 1]]
+
+
+def test_there_are_not_as_many_neighbours_as_items() -> None:
+    with pytest.raises(ValueError, match="4 neighbours of 4 items"):
+        nearest_neighbors(normal_rows(4), 4)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from lightning_coreset import Coreset, select
+from lightning_coreset import Coreset, Signals, select
 from lightning_coreset.budget import class_seats
 from tests.helpers.examples import (
     CLASSWISE,
@@ -20,6 +20,7 @@ from tests.helpers.examples import (
     clouds,
     normal_rows,
     pool_of,
+    signals_of,
     tied_rows,
 )
 
@@ -39,11 +40,19 @@ def both_ways(methods: tuple[str, ...]) -> list[tuple[str, bool]]:
     ]
 
 
-def run(method: str, features: torch.Tensor, labels: torch.Tensor | None, budget: int, **arguments: object) -> Coreset:
+def run(
+    method: str,
+    features: torch.Tensor,
+    labels: torch.Tensor | None,
+    budget: int,
+    *,
+    signals: Signals | None = None,
+    **arguments: object,
+) -> Coreset:
     """Select with arguments that do not hang on the budget; ``per_class=True`` is left out where it is the default."""
     if method == "uniform":
         arguments.pop("per_class", None)
-    pool = pool_of(method, features, labels)
+    pool = pool_of(method, features, labels, signals)
     return select(pool, method=method, budget=budget, **budget_free_arguments(method), **arguments)  # type: ignore[arg-type]
 
 
@@ -56,7 +65,10 @@ def assert_same_picks(first: Coreset, second: Coreset) -> None:
             assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("method", "per_class"), both_ways(UNSEEDED))
+# Counts of forgetting events tie, and ties go by the order.
+@pytest.mark.parametrize(
+    ("method", "per_class"), both_ways(tuple(method for method in UNSEEDED if method != "forgetting"))
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_items_does_not_matter(method: str, per_class: bool, seed: int) -> None:
     order = torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(seed))
@@ -100,7 +112,8 @@ def test_classes_follow_the_seats(method: str) -> None:
 @pytest.mark.parametrize("method", [method for method in CLASSWISE if method in UNSEEDED])
 def test_each_class_is_selected_from_as_if_it_were_alone(method: str) -> None:
     initial, forbidden = [0, 17, 90, 91], [5, 33, 120]
-    together = run(method, FEATURES, LABELS, 40, initial=initial, forbidden=forbidden)
+    signals = signals_of(FEATURES, LABELS)
+    together = run(method, FEATURES, LABELS, 40, initial=initial, forbidden=forbidden, signals=signals)
     for label in range(len(SIZES)):
         members = torch.nonzero(label == LABELS).flatten()
         picks = together.indices[LABELS[together.indices] == label]
@@ -109,6 +122,7 @@ def test_each_class_is_selected_from_as_if_it_were_alone(method: str) -> None:
             FEATURES[members],
             None,
             len(picks),
+            signals=signals.subset(members),
             initial=[row for row, item in enumerate(members.tolist()) if item in initial],
             forbidden=[row for row, item in enumerate(members.tolist()) if item in forbidden],
         )
@@ -140,8 +154,7 @@ def test_forbidding_what_is_not_picked_changes_nothing(method: str, per_class: b
 
 
 @pytest.mark.parametrize(
-    "method",
-    [*("facility_location", "graph_cut", "herding", "k_center", "subzerocore"), *("craig", "d2", "grad_match")],
+    "method", ["craig", "d2", "facility_location", "grad_match", "graph_cut", "herding", "k_center", "subzerocore"]
 )
 @pytest.mark.parametrize("taken", [1, 4, 15])
 def test_greedy_goes_on_from_initial(method: str, taken: int) -> None:
