@@ -4,6 +4,7 @@ Every selector is imported here, so that ``LightningCLI`` finds them by their ba
 """
 
 from lightning_coreset.api import select
+from lightning_coreset.callbacks import TrainingDynamics
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.datamodule import CoresetDataModule
 from lightning_coreset.errors import CoresetError
@@ -45,6 +46,7 @@ __all__ = (
     "Selector",
     "Signals",
     "SubZeroCore",
+    "TrainingDynamics",
     "TypiClust",
     "Uniform",
     "list_selectors",

@@ -24,9 +24,11 @@ from lightning_coreset.compat import (
 )
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data.loaders import TrainLoader, WeightedItems, check_batches, read_train_loader, reduced_loader
+from lightning_coreset.data.targets import read_labels
 from lightning_coreset.distributed import EpochWeightedSampler
 from lightning_coreset.errors import CoresetError, UnsupportedSourceError
 from lightning_coreset.features import FeatureExtractor, resolve_extractor
+from lightning_coreset.recording import RecordedPool
 from lightning_coreset.registry import build_selector
 from lightning_coreset.selection import SelectionRun
 from lightning_coreset.selectors.base import Selector
@@ -126,6 +128,7 @@ class CoresetDataModule(LightningDataModule):
         self.coreset: Coreset | None = None
         self.train_dataset: Dataset[Any] | None = None
         self._fingerprint: str | None = None
+        self._pool_labels: Tensor | None = None
         self._selected: str | None = None
         self._pending: dict[str, Any] | None = None
         forward_hooks(self.source, self)
@@ -266,7 +269,7 @@ class CoresetDataModule(LightningDataModule):
             trainer=trainer_of(self),
         )
         run.prepare()
-        self._fingerprint = run.fingerprint
+        self._fingerprint, self._pool_labels = run.fingerprint, run.pool_labels
         if self._pending is not None:
             self._restore()
         elif self.coreset is None or self._selected != run.key:
@@ -274,6 +277,18 @@ class CoresetDataModule(LightningDataModule):
             rank_zero_info(_summary(self.coreset))
         self._selected = run.key
         self.train_dataset = self._train_view(template)
+
+    def _recorded_pool(self, labels: Any = None) -> RecordedPool:
+        """Whose signals a recording of this run holds: the source's train items, chosen or not."""
+        found = self._pool_labels if labels is None else read_labels(self._template().dataset, labels)
+        if found is None:
+            msg = (
+                "The train items have no class that a recording could compare with: give labels= to CoresetDataModule "
+                "or TrainingDynamics."
+            )
+            raise CoresetError(msg)
+        positions = None if self.coreset is None else self.coreset.indices.sort().values
+        return RecordedPool(found, positions)
 
     def _restore(self) -> None:
         state, self._pending = self._pending, None

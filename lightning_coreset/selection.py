@@ -51,7 +51,7 @@ class SelectionRun:
     fingerprint: str = ""
     key: str = ""
     reducer: Reducer = field(init=False)
-    _pool_labels: Tensor | None = field(init=False, default=None)
+    pool_labels: Tensor | None = field(init=False, default=None)
     _positions: Tensor | None = field(init=False, default=None)
     _total: int = field(init=False, default=0)
     _embedding_key: str | None = field(init=False, default=None)
@@ -78,11 +78,11 @@ class SelectionRun:
             check_batches(self._total, self.template.loader, self.batch_size, ranks)
             classwise = self.selector.per_class_default if self.selector.per_class is None else self.selector.per_class
             decode = bool(classwise) or "labels" in self.selector.needs
-            self._pool_labels = read_labels(self.template.dataset, self.labels, decode=decode)
-            self.selector.is_classwise(self._pool_labels is not None)
+            self.pool_labels = read_labels(self.template.dataset, self.labels, decode=decode)
+            self.selector.is_classwise(self.pool_labels is not None)
             if isinstance(self.extractor, PrecomputedFeatures) and self._needs_features:
                 self.extractor.check(size)
-            self.fingerprint = dataset_fingerprint(self.template.dataset, self._pool_labels)
+            self.fingerprint = dataset_fingerprint(self.template.dataset, self.pool_labels)
             self._make_keys()
 
     def select(self) -> Coreset:
@@ -94,7 +94,7 @@ class SelectionRun:
         stored = self._read()
         if stored is not None:
             return stored
-        labels = self._pool_labels
+        labels = self.pool_labels
         positions = self._positions
         size = self.template.size if positions is None else len(positions)
         pool = Pool(labels=labels if labels is None or positions is None else labels[positions], size=size)

@@ -24,7 +24,7 @@ STOREYS = (
     ("features", "signals"),
     ("selectors", "augmentation", "detection"),
     ("api", "compat"),
-    ("selection",),
+    ("selection", "recording"),
     ("datamodule",),
     ("callbacks", "active"),
     ("cli",),
@@ -37,7 +37,9 @@ NARROW = {
     "regions": ("errors", "ops"),
     "reports": ("errors", "coreset"),
 }
-LIGHTNING_ROOMS = ("datamodule", "callbacks", "active", "cli", "compat", "features.extraction", "reports")
+LIGHTNING_ROOMS = (
+    *("datamodule", "callbacks", "active", "cli", "compat", "features.extraction", "recording", "reports"),
+)
 EXTRAS = {
     *("apricot", "coreax", "faiss", "faster_coco_eval", "fpsample", "hypothesis", "jax", "jsonargparse", "matplotlib"),
     *("open_clip", "pytest", "rasterio", "skactiveml", "sklearn", "submodlib", "tifffile", "transformers"),

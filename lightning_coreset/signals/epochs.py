@@ -30,6 +30,10 @@ class EpochColumns:
     latest: dict[str, Tensor]
 
 
+#: The part of a rank that trained on nothing.
+NOTHING_SEEN = EpochColumns(torch.empty(0, dtype=torch.int64), {}, {})
+
+
 def epoch_columns(record: EpochRecord, labels: Tensor) -> EpochColumns:
     """Quantities of each item seen in an epoch.
 
@@ -102,7 +106,7 @@ def whole_signals(labels: Tensor, epochs: Iterable[Sequence[EpochColumns]]) -> S
                 if name in part.columns:
                     row[part.positions] = part.columns[name]
             rows[name].append(row)
-        recorded &= all("feature_norms" in part.columns for part in parts)
+        recorded &= all("feature_norms" in part.columns for part in parts if len(part.positions))
         for part in parts:
             for name, values in part.latest.items():
                 if name not in latest:

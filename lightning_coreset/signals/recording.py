@@ -42,7 +42,7 @@ class Recording:
 
     Example:
         >>> recording = Recording("memory://example-recording")
-        >>> attempt = recording.begin(torch.tensor([0, 1]), "fingerprint")
+        >>> attempt = recording.begin(torch.tensor([0, 1]))
         >>> seen = {"losses": torch.ones(1), "margins": torch.ones(1), "errors": torch.ones(1),
         ...         "correct": torch.ones(1, dtype=torch.int8)}
         >>> recording.append(EpochColumns(torch.tensor([1]), seen, {"logits": torch.eye(2)[:1]}), 0, attempt)
@@ -53,12 +53,11 @@ class Recording:
     def __init__(self, folder: Any) -> None:
         self.folder = str(folder)
 
-    def begin(self, labels: Tensor, fingerprint: str) -> int:
+    def begin(self, labels: Tensor) -> int:
         """Start an attempt; called by the first rank only.
 
         Args:
             labels: Class of each item of the pool ``[N]``.
-            fingerprint: Key of the dataset.
 
         Returns:
             The number of the attempt.
@@ -68,15 +67,15 @@ class Recording:
         """
         path = join(self.folder, _POOL)
         if exists(path):
-            tensors, note = read_tensors(path)
-            if note.get("fingerprint") != fingerprint or not torch.equal(tensors["labels"], labels):
+            recorded = self._labels()
+            if not torch.equal(recorded, labels):
                 msg = (
-                    f"{self.folder} holds the recording of another train dataset ({len(tensors['labels'])} items, here "
-                    f"{len(labels)}): give another path, or delete the folder."
+                    f"{self.folder} holds the recording of another train dataset ({len(recorded)} items, here "
+                    f"{len(labels)}, or other labels): give another path, or delete the folder."
                 )
                 raise CoresetError(msg)
         else:
-            write_tensors(path, {"labels": labels}, {"format": _FORMAT, "fingerprint": fingerprint})
+            write_tensors(path, {"labels": labels}, {"format": _FORMAT})
         return 1 + max((part.attempt for part in self._parts("epoch")), default=0)
 
     def append(self, seen: EpochColumns, epoch: int, attempt: int, rank: int = 0, ranks: int = 1) -> None:
@@ -183,4 +182,3 @@ def _beside(part: _Part) -> str:
     """The file of the logits that belong to a part."""
     folder, name = part.path.rsplit("/", 1)
     return join(folder, name.replace("epoch-", "latest-", 1))
-

@@ -144,7 +144,7 @@ class Signals:
                 f"{list(later.logits.shape)} do not belong to one pool: give signals with the same labels and classes."
             )
             raise ValueError(msg)
-        epochs: dict[str, Tensor | None] = {}
+        epochs: dict[str, Any] = {}
         for name in ("losses", "margins", "correct", "errors", "feature_norms"):
             first, second = getattr(self, name), getattr(later, name)
             epochs[name] = None if first is None or second is None else torch.cat([first, second])

@@ -128,6 +128,26 @@ class BatchPositions:
         return self._waiting.popleft()
 
 
+def refuse_untellable(loader: Any) -> None:
+    """Refuse a loader whose items have no positions.
+
+    Raises:
+        UnsupportedSourceError: Another thing than a torch loader, or an iterable dataset.
+    """
+    if not isinstance(loader, DataLoader):
+        msg = (
+            f"The train loader is a {type(loader).__name__}, which does not say which items are in a batch; a torch "
+            "DataLoader is accepted: return one from train_dataloader()."
+        )
+        raise UnsupportedSourceError(msg)
+    refuse_iterable(untold(loader.dataset))
+
+
+def untold(dataset: Any) -> Any:
+    """The user's dataset behind the view of a tagged loader."""
+    return dataset.dataset if isinstance(dataset, TaggedItems) else dataset
+
+
 def tagged_loader(loader: Any, seen: BatchPositions, positions: Tensor | None = None) -> "DataLoader[Any]":
     """A copy of a loader that gives the same batches and tells which items are in them.
 
@@ -141,18 +161,12 @@ def tagged_loader(loader: Any, seen: BatchPositions, positions: Tensor | None = 
     Raises:
         UnsupportedSourceError: Another thing than a torch loader, or an iterable dataset.
     """
+    refuse_untellable(loader)
     if isinstance(loader, _TellingLoader):
         # A second listener.
         loader._told = [*loader._told, (seen, positions)]
         return loader
-    if not isinstance(loader, DataLoader):
-        msg = (
-            f"The train loader is a {type(loader).__name__}, which does not say which items are in a batch; a torch "
-            "DataLoader is accepted: return one from train_dataloader()."
-        )
-        raise UnsupportedSourceError(msg)
-    refuse_iterable(loader.dataset)
-    told = copy.copy(loader)
+    told: DataLoader[Any] = copy.copy(loader)
     kind = type(loader)
     told.__class__ = type(kind.__name__, (_TellingLoader, kind), {"__module__": kind.__module__})
     # Past the guard that loaders have on these attributes: the sampler and all else stay the loader's.
