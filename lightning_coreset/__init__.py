@@ -12,7 +12,18 @@ from lightning_coreset.features import FeatureExtractor
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import list_selectors
 from lightning_coreset.selectors import (
+    AUM,
+    CAL,
+    CCS,
+    D2,
+    EL2N,
+    Craig,
+    DeepFool,
     FacilityLocation,
+    Forgetting,
+    Glister,
+    GradMatch,
+    GraNd,
     GraphCut,
     Herding,
     KCenter,
@@ -23,18 +34,31 @@ from lightning_coreset.selectors import (
     Selector,
     SubZeroCore,
     TypiClust,
+    Uncertainty,
     Uniform,
+    ZCore,
 )
 from lightning_coreset.signals import Signals
 
 __version__ = "0.1.0.dev0"
 
 __all__ = (
+    "AUM",
+    "CAL",
+    "CCS",
     "Coreset",
     "CoresetDataModule",
     "CoresetError",
+    "Craig",
+    "D2",
+    "DeepFool",
+    "EL2N",
     "FacilityLocation",
     "FeatureExtractor",
+    "Forgetting",
+    "Glister",
+    "GraNd",
+    "GradMatch",
     "GraphCut",
     "Herding",
     "KCenter",
@@ -48,7 +72,9 @@ __all__ = (
     "SubZeroCore",
     "TrainingDynamics",
     "TypiClust",
+    "Uncertainty",
     "Uniform",
+    "ZCore",
     "list_selectors",
     "select",
 )

@@ -1,6 +1,6 @@
 """Exact distance to the k-th nearest other item, and the coverage that follows from it."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,68 @@ from lightning_coreset.ops.rows import accumulator_dtype, row_blocks
 from lightning_coreset.ops.similarity import ExactMode, SimilarityRows
 
 _BLOCK_ROWS = 256
+
+
+class Neighbors(NamedTuple):
+    """The nearest other items of each item, the nearest first.
+
+    Attributes:
+        indices: ``[N, k]``.
+        distances: Euclidean, on unit rows ``[N, k]``.
+    """
+
+    indices: Tensor
+    distances: Tensor
+
+
+def nearest_neighbors(features: Tensor, neighbors: int) -> Neighbors:
+    """The exact k nearest other items of each item on unit rows; equally near ones by lowest index.
+
+    Args:
+        features: ``[N, d]``; rows are normalised here.
+        neighbors: ``k``, 1 to N - 1.
+
+    Returns:
+        Lists of ``k`` for each item. O(N^2 d) time; O(N k) memory beyond a block of rows.
+
+    Raises:
+        ValueError: ``neighbors`` outside 1 to N - 1.
+
+    Example:
+        >>> nearest_neighbors(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]]), 1).indices.tolist()
+        [[1], [2], [1]]
+    """
+    similarity = SimilarityRows(features, mode="streamed")
+    check_neighbors(neighbors, similarity.size)
+    indices = torch.empty(similarity.size, neighbors, dtype=torch.int64, device=features.device)
+    values = torch.empty(similarity.size, neighbors, device=features.device)
+    for part, rows in similarity.blocks():
+        others = _without_self(rows, part)
+        near = places_of_largest(others, neighbors)
+        order = torch.argsort(others.gather(1, near), dim=1, descending=True, stable=True)
+        indices[part] = near.gather(1, order)
+        values[part] = others.gather(1, indices[part])
+    return Neighbors(indices, (2 - 2 * values).clamp_(min=0).sqrt_())
+
+
+def places_of_largest(values: Tensor, count: int) -> Tensor:
+    """Columns of the largest values of each row, ascending; of equal values the lowest columns.
+
+    Args:
+        values: ``[b, N]``.
+        count: How many, ``k``.
+
+    Returns:
+        ``[b, k]``. O(b N) time and memory.
+
+    Example:
+        >>> places_of_largest(torch.tensor([[1.0, 3.0, 2.0, 2.0]]), 2).tolist()
+        [[1, 2]]
+    """
+    bound = _kth_largest(values, count)[:, None]
+    above, level = values > bound, values == bound
+    spare = count - above.sum(dim=1, keepdim=True)
+    return torch.nonzero(above | (level & (level.cumsum(dim=1) <= spare)))[:, 1].reshape(len(values), count)
 
 
 def knn_radius(
@@ -110,12 +172,15 @@ def check_neighbors(neighbors: int, size: int) -> None:
 
 def _kth_largest_other(values: Tensor, part: slice, k: int) -> Tensor:
     """The k-th largest value of each row of a block ``[b, N]``, the item itself left out, ``[b]``."""
-    others = _without_self(values, part)
+    return _kth_largest(_without_self(values, part), k)
+
+
+def _kth_largest(values: Tensor, k: int) -> Tensor:
     if values.device.type == "cpu":
         # numpy's selection is vectorised: the same time for every k, where torch's grows with it.
-        split = others.shape[1] - k
-        return torch.from_numpy(np.ascontiguousarray(np.partition(others.numpy(), split, axis=1)[:, split]))
-    return others.topk(k, dim=1).values[:, -1]
+        split = values.shape[1] - k
+        return torch.from_numpy(np.ascontiguousarray(np.partition(values.numpy(), split, axis=1)[:, split]))
+    return values.topk(k, dim=1).values[:, -1]
 
 
 def _without_self(values: Tensor, part: slice) -> Tensor:

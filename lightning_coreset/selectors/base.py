@@ -46,7 +46,7 @@ class Selector(ABC):
     Attributes:
         needs: What the pool must bring: "features", "labels", "objects", "signals", "images".
         ranks: Whether every prefix of the picks is a greedy prefix.
-        weighted: Whether picks are weighted by how many items they represent.
+        weighted: Whether picks are weighted: by how many items they represent, or as the method's own answer says.
         per_class_default: What ``per_class=None`` means.
 
     Example:
@@ -61,7 +61,7 @@ class Selector(ABC):
     """
 
     name: ClassVar[str] = ""
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: frozenset[str] = frozenset({"features"})
     ranks: bool = True
     weighted: ClassVar[bool] = False
     per_class_default: ClassVar[bool] = False
@@ -82,6 +82,10 @@ class Selector(ABC):
 
     def check(self) -> None:  # noqa: B027 (a method without such arguments has nothing to add)
         """Refuse hyperparameters that make no sense, before any work starts."""
+
+    def wants_features(self, signals: Signals | None) -> bool:
+        """Whether embeddings are looked at; False where ``needs`` lists them and the signals hold what they are for."""
+        return "features" in self.needs
 
     def share(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
         """Class of each seat in the order given out ``[total]``; see `lightning_coreset.budget.class_seats`."""
@@ -143,10 +147,11 @@ class Selector(ABC):
         seed = _check_seed(seed)
         self.check()
         classwise = self.is_classwise(pool.labels is not None)
-        if "features" in self.needs and pool.features is None and context.embed is None:
+        signals = self._signals(pool, context)
+        wants_features = self.wants_features(signals)
+        if wants_features and pool.features is None and context.embed is None:
             msg = f"{self.name!r} needs features and the pool has none: give Pool(features=...)."
             raise ValueError(msg)
-        signals = self._signals(pool, context)
         chosen = as_positions(_tensor(initial), pool.size, "initial", torch.device("cpu"))
         banned = as_positions(_tensor(forbidden), pool.size, "forbidden", torch.device("cpu"))
         available = pool.size - len(torch.unique(torch.cat([chosen, banned])))
@@ -165,7 +170,7 @@ class Selector(ABC):
         limit = self._memory_limit(context)
 
         picks: dict[int, Picks] = {}
-        source = _Rows(self, pool, context, [members[label] for label in mine] if classwise else None)
+        source = _Rows(wants_features, pool, context, [members[label] for label in mine] if classwise else None)
         with (
             together(reducer, f"selecting with {self.name!r}"),
             context.progress(int(shares[mine].sum()), f"Selecting ({self.name})") as bar,
@@ -178,6 +183,8 @@ class Selector(ABC):
                     count=int(shares[label]),
                     features=source.rows(positions),
                     signals=None if signals is None else signals.subset(positions),
+                    pool_signals=signals,
+                    positions=positions,
                     initial=_rows_of(chosen, positions).to(source.device),
                     forbidden=_rows_of(banned, positions).to(source.device),
                     label=label if classwise else None,
@@ -240,10 +247,10 @@ class Selector(ABC):
 class _Rows:
     """Embeddings of pool positions: from the pool, or embedded once for all that this rank works on."""
 
-    def __init__(self, selector: Selector, pool: Pool, context: SelectionContext, classes: list[Tensor] | None) -> None:
+    def __init__(self, wanted: bool, pool: Pool, context: SelectionContext, classes: list[Tensor] | None) -> None:
         self._matrix: Tensor | None = None
         self._positions: Tensor | None = None
-        if "features" in selector.needs:
+        if wanted:
             if pool.features is not None:
                 self._matrix = pool.features
             elif classes is None:

@@ -21,6 +21,8 @@ class Group:
         count: How many to pick.
         features: Embeddings ``[n, d]``, float32; None for methods that do not need them.
         signals: Training signals of the ``n`` items; None for methods that do not need them.
+        pool_signals: Training signals of the whole pool, for what no class can tell alone.
+        positions: Where the rows stand in the pool ``[n]``, ascending.
         initial: Rows that count as chosen ``[m]``.
         forbidden: Rows that may not be picked ``[f]``.
         label: The class, None for the whole pool.
@@ -36,6 +38,8 @@ class Group:
     initial: Tensor
     forbidden: Tensor
     signals: Signals | None = None
+    pool_signals: Signals | None = None
+    positions: Tensor | None = None
     label: int | None = None
     num_classes: int | None = None
     seed: int = 0
@@ -72,6 +76,7 @@ class Picks:
         indices: Rows of the group in the order chosen ``[count]``.
         gains: What each pick added ``[count]``, or None.
         assignment: Which pick represents each row, as a position in ``indices`` ``[n]``, or None.
+        weights: How much each pick counts ``[count]``, with the sum ``n``; None where ``assignment`` tells, or nothing.
         details: Columns of length ``count`` that explain the picks.
         resolved: What was derived from the arguments for this group, JSON types.
     """
@@ -79,5 +84,6 @@ class Picks:
     indices: Tensor
     gains: Tensor | None = None
     assignment: Tensor | None = None
+    weights: Tensor | None = None
     details: dict[str, list[Any]] = field(default_factory=dict)
     resolved: dict[str, Any] = field(default_factory=dict)

@@ -33,6 +33,7 @@ def gather_picks(reducer: Reducer, picks: dict[int, Picks]) -> dict[int, Picks]:
                 "label": label,
                 "picks": len(found.indices),
                 "gains": found.gains is not None,
+                "weights": found.weights is not None,
                 "items": None if found.assignment is None else len(found.assignment),
                 "details": found.details,
                 "resolved": found.resolved,
@@ -43,14 +44,16 @@ def gather_picks(reducer: Reducer, picks: dict[int, Picks]) -> dict[int, Picks]:
     indices = reducer.gather(_joined([found.indices for found in lists], torch.int64))
     gains = reducer.gather(_joined([found.gains for found in lists], torch.float32))
     assignments = reducer.gather(_joined([found.assignment for found in lists], torch.int64))
+    weights = reducer.gather(_joined([found.weights for found in lists], torch.float64))
     merged: dict[int, Picks] = {}
     for rank, rank_notes in enumerate(notes):
-        columns = (_Reader(indices[rank]), _Reader(gains[rank]), _Reader(assignments[rank]))
+        columns = [_Reader(column[rank]) for column in (indices, gains, assignments, weights)]
         for note in rank_notes:
             merged[note["label"]] = Picks(
                 indices=columns[0].take(note["picks"]),
                 gains=columns[1].take(note["picks"]) if note["gains"] else None,
                 assignment=None if note["items"] is None else columns[2].take(note["items"]),
+                weights=columns[3].take(note["picks"]) if note["weights"] else None,
                 details=note["details"],
                 resolved=note["resolved"],
             )
@@ -67,7 +70,7 @@ def in_seat_order(
         seats: Class of each seat ``[k]``.
         members: Pool positions of each class.
         size: Items of the pool, ``N``.
-        weighted: Whether weights come from how many items a pick represents.
+        weighted: Whether picks are weighted: as they say themselves, else by how many items each represents.
     """
     total = len(seats)
     indices = torch.empty(total, dtype=torch.int64)
@@ -77,26 +80,26 @@ def in_seat_order(
         if all(found.assignment is not None for found in picks.values())
         else None
     )
+    own = (
+        torch.empty(total, dtype=torch.float64) if all(found.weights is not None for found in picks.values()) else None
+    )
     details: dict[str, list[Any]] = {name: [None] * total for found in picks.values() for name in found.details}
     for label, found in picks.items():
         places = torch.nonzero(seats == label).flatten()
         indices[places] = members[label][found.indices]
         if gains is not None and found.gains is not None:
             gains[places] = found.gains
+        if own is not None and found.weights is not None:
+            own[places] = found.weights
         if assignment is not None and found.assignment is not None:
             assignment[members[label]] = places[found.assignment]
         for name, column in found.details.items():
             for place, value in zip(places.tolist(), column, strict=True):
                 details[name][place] = value
-    return Merged(indices, _weights(assignment if weighted else None, total), gains, assignment, details)
-
-
-def _weights(assignment: Tensor | None, total: int) -> Tensor:
-    """How many items each pick represents, scaled to mean 1."""
-    if assignment is None:
-        return torch.ones(total)
-    counts = torch.bincount(assignment[assignment >= 0], minlength=total).to(torch.float64)
-    return (counts * (total / counts.sum())).float()
+    if own is None and assignment is not None:
+        own = torch.bincount(assignment[assignment >= 0], minlength=total).to(torch.float64)
+    weights = torch.ones(total) if own is None or not weighted else (own * (total / own.sum())).float()
+    return Merged(indices, weights, gains, assignment, details)
 
 
 def _joined(columns: list[Tensor | None] | list[Tensor], dtype: torch.dtype) -> Tensor:

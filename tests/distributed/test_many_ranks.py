@@ -11,12 +11,13 @@ from lightning_coreset.ops.reducer import Reducer, SerialReducer
 from lightning_coreset.registry import build_selector
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.herding import Herding
-from tests.helpers.examples import METHODS, clouds
+from tests.helpers.examples import METHODS, clouds, pool_of, signals_of
 from tests.helpers.ranks import ThreadReducer, run_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:SubZeroCore looks at")
 
 FEATURES, LABELS = clouds([40, 25, 1, 64, 31, 7, 12])
+SIGNALS = signals_of(FEATURES, LABELS)
 
 
 def select_with(reducer: Reducer, method: str, per_class: bool | None, *, on_demand: bool, asked: list[int]) -> Coreset:
@@ -26,7 +27,7 @@ def select_with(reducer: Reducer, method: str, per_class: bool | None, *, on_dem
 
     arguments = {} if method == "uniform" else {"per_class": per_class}
     return build_selector(method, arguments).select(
-        Pool(None if on_demand else FEATURES, LABELS),
+        pool_of(method, None if on_demand else FEATURES, LABELS, SIGNALS),
         30,
         seed=3,
         initial=[1, 90],

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_coreset import Pool, SelectionContext
 from lightning_coreset.distributed import EpochWeightedSampler, current_reducer, gather_json, gather_ragged, together
 from lightning_coreset.registry import build_selector
-from tests.helpers.examples import clouds
+from tests.helpers.examples import clouds, pool_of, signals_of
 
 
 def who() -> tuple[int, int, str]:
@@ -64,7 +64,7 @@ def selected(method: str, arguments: dict[str, Any], budget: int, on_demand: boo
         return features[positions]
 
     coreset = build_selector(method, arguments).select(
-        Pool(None if on_demand else features, labels),
+        pool_of(method, None if on_demand else features, labels, signals_of(features, labels)),
         budget,
         seed=3,
         initial=[1, 90],

@@ -1,19 +1,35 @@
 """Small data whose answers are known, and the methods by what they promise."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-CLASSWISE = ("facility_location", "graph_cut", "herding", "moderate", "subzerocore", "uniform")
-GLOBAL = ("k_center", "prototypes", "random", "typiclust")
+from lightning_coreset import Pool, Signals
+
+#: Methods that take the items with the highest score.
+SCORED = ("aum", "cal", "deepfool", "el2n", "forgetting", "grand", "uncertainty")
+#: Methods that need training signals.
+RECORDED = (*SCORED, "ccs", "craig", "d2", "glister", "grad_match")
+CLASSWISE = (
+    *("facility_location", "graph_cut", "herding", "moderate", "subzerocore", "uniform"),
+    *("craig", "grad_match"),
+)
+GLOBAL = (*("k_center", "prototypes", "random", "typiclust", "zcore"), *SCORED, *("ccs", "d2", "glister"))
 METHODS = tuple(sorted(CLASSWISE + GLOBAL))
 #: Methods without a random choice: their picks do not depend on the order of the items.
-UNSEEDED = ("facility_location", "graph_cut", "herding", "k_center", "moderate", "subzerocore")
-SEEDED = ("prototypes", "random", "typiclust", "uniform")
+UNSEEDED = (
+    *("facility_location", "graph_cut", "herding", "k_center", "moderate", "subzerocore"),
+    *(*SCORED, "craig", "d2", "grad_match"),
+)
+SEEDED = ("ccs", "glister", "prototypes", "random", "typiclust", "uniform", "zcore")
 #: Methods that can select in a pool without labels.
 LABEL_FREE = tuple(method for method in METHODS if method != "uniform")
 #: Methods that look at the features at all.
 SEEING = tuple(method for method in METHODS if method not in ("random", "uniform"))
 WEIGHTED = ("facility_location", "subzerocore")
+#: Methods whose weights come from gradients.
+WEIGHTED_BY_GRADIENTS = ("craig", "grad_match")
 
 
 def normal_rows(size: int, width: int = 16, seed: int = 0) -> Tensor:
@@ -42,6 +58,38 @@ def tied_rows(size: int, width: int = 6, seed: int = 0) -> Tensor:
         places = torch.randperm(width, generator=generator)[:4]
         row[places] = torch.randint(0, 2, (4,), generator=generator).float() * 2 - 1
     return rows
+
+
+def signals_of(features: Tensor, labels: Tensor | None) -> Signals:
+    """A recording that hangs on nothing but each item's own row and class, not on its place or its length.
+
+    Four epochs of two runs in which the label's logit grows, unevenly. Classes that do not occur have logits that no
+    softmax sees, so that only the order of the labels matters; two more classes do occur in the logits.
+    """
+    labels = torch.zeros(len(features), dtype=torch.int64) if labels is None else labels
+    present, dense = labels.unique(return_inverse=True)
+    generator = torch.Generator().manual_seed(0)
+    rows = features.double()
+    # Powers of two, so that lengths go without rounding.
+    rows = rows / 2.0 ** rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-30).log2().floor()
+    rows = torch.nn.functional.normalize(rows, dim=1)
+    columns = torch.cat([present, labels.max() + torch.tensor([1, 2])])
+    logits = torch.full((4, len(rows), int(columns.max()) + 1), -60.0, dtype=torch.float64)
+    for epoch in range(4):
+        mixing = torch.randn(rows.shape[1], len(columns), dtype=torch.float64, generator=generator)
+        logits[epoch][:, columns] = 3 * torch.sin(3 * rows @ mixing + 0.1 * epoch)
+    own = logits.gather(2, labels.expand(4, -1).unsqueeze(2))
+    growth = torch.tensor([0.5, 2.0, 0.5, 2.0], dtype=torch.float64)[:, None, None]
+    logits.scatter_(2, labels.expand(4, -1).unsqueeze(2), own + growth)
+    found = Signals.from_logits(logits, labels, embeddings=rows)
+    return replace(found, runs=torch.tensor([0, 0, 1, 1]))
+
+
+def pool_of(method: str, features: Tensor | None, labels: Tensor | None, signals: Signals | None = None) -> Pool:
+    """A pool with what a method needs; signals, unless given, follow from the features."""
+    if method in RECORDED and signals is None and features is not None:
+        signals = signals_of(features, labels)
+    return Pool(features, labels, signals=signals if method in RECORDED else None)
 
 
 def budget_free_arguments(method: str) -> dict[str, int]:

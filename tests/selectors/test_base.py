@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 from lightning_coreset import CoresetError, Herding, Pool, SelectionContext, Selector, SubZeroCore, select
 from lightning_coreset.registry import build_selector
 from lightning_coreset.selectors.group import Group, Picks
-from tests.helpers.examples import METHODS, clouds
+from tests.helpers.examples import METHODS, clouds, pool_of
 
 FEATURES, LABELS = clouds([20, 12, 16])
 
@@ -62,8 +62,11 @@ def test_embedding_on_demand_gives_the_same_as_features_in_the_pool(method: str)
         asked.extend(positions.tolist())
         return FEATURES[positions]
 
-    selector = select(FEATURES, LABELS, method=method, budget=10)
-    found = _selector(method).select(Pool(labels=LABELS), 10, context=SelectionContext(embed=embed))
+    pool = pool_of(method, FEATURES, LABELS)
+    selector = select(pool, method=method, budget=10)
+    found = _selector(method).select(
+        Pool(labels=LABELS, signals=pool.signals), 10, context=SelectionContext(embed=embed)
+    )
     assert torch.equal(found.indices, selector.indices)
     assert torch.equal(found.weights, selector.weights)
     assert len(asked) == len(set(asked)), "no item is embedded twice"
@@ -102,7 +105,7 @@ def test_the_progress_bar_hears_of_every_pick_once() -> None:
             told.append((total, description))
             return bar
 
-        _selector(method).select(Pool(FEATURES, LABELS), 10, context=SelectionContext(progress=progress))
+        _selector(method).select(pool_of(method, FEATURES, LABELS), 10, context=SelectionContext(progress=progress))
         assert told == [(10, f"Selecting ({method})")]
         assert bar.done == 10
 

@@ -1,0 +1,117 @@
+"""Scores of single items from a recording: pure functions of `Signals`, one number an item.
+
+An item that no epoch saw has the score NaN.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_coreset.signals.signals import Signals
+
+Measure = Literal["least_confidence", "entropy", "margin"]
+
+
+def forgetting_events(signals: Signals) -> Tensor:
+    """How often each item was answered rightly and then wrongly, summed over the runs.
+
+    Epochs that did not see the item are skipped, and the first epoch of a run does not follow the last one of another.
+
+    Args:
+        signals: The recording.
+
+    Returns:
+        ``[N]``, float32; infinity for items that no epoch of any run answered rightly. O(E N) time, O(N) memory.
+
+    References:
+        Toneva et al. 2019.
+
+    Example:
+        >>> logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]])
+        >>> forgetting_events(Signals.from_logits(logits, torch.tensor([0, 0]))).tolist()
+        [1.0, inf]
+    """
+    events = torch.zeros(len(signals))
+    learnt = torch.zeros(len(signals), dtype=torch.bool)
+    seen = torch.zeros(len(signals), dtype=torch.bool)
+    for epochs in _runs(signals):
+        knows = torch.zeros(len(signals), dtype=torch.bool)
+        for answers in signals.correct[epochs]:
+            events += knows & (answers == 0)
+            knows = torch.where(answers < 0, knows, answers == 1)
+            learnt |= answers == 1
+            seen |= answers >= 0
+    events[~learnt] = torch.inf
+    events[~seen] = torch.nan
+    return events
+
+
+def el2n(signals: Signals, epochs: int) -> Tensor:
+    """Mean over the runs of the mean ``||softmax - onehot||`` of their first epochs ``[N]``.
+
+    O(E N) time, O(N) memory for each run. Paper: Paul et al. 2021.
+    """
+    return _early(signals, signals.errors, epochs)
+
+
+def grand(signals: Signals, epochs: int) -> Tensor:
+    """Mean over the runs of the mean length of the last layer's gradient in their first epochs ``[N]``.
+
+    The gradient of one item's cross-entropy with respect to weights and bias is ``(p - y) [h, 1]^T``, whose length is
+    ``||p - y|| * ||[h, 1]||``. O(E N) time, O(N) memory for each run. Paper: Paul et al. 2021.
+
+    Raises:
+        ValueError: The recording does not hold the lengths of the last layer's inputs.
+    """
+    if signals.feature_norms is None:
+        msg = (
+            "'grand' needs the inputs of the last layer and the signals hold none: give "
+            "Signals.from_logits(..., embeddings=...), or take 'el2n', which leaves them out."
+        )
+        raise ValueError(msg)
+    return _early(signals, signals.errors * signals.feature_norms, epochs)
+
+
+def area_under_margin(signals: Signals) -> Tensor:
+    """Mean over all epochs of the label's logit less the largest other one ``[N]``; low for wrong labels.
+
+    O(E N) time and memory. Paper: Pleiss et al. 2020.
+    """
+    return signals.margins.nanmean(dim=0)
+
+
+def uncertainty(logits: Tensor, measure: Measure) -> Tensor:
+    """How unsure the softmax is: large where it is.
+
+    Args:
+        logits: ``[n, C]``.
+        measure: ``"least_confidence"``, 1 - max p; ``"entropy"`` in nats; ``"margin"``, -(first - second largest p).
+
+    Returns:
+        ``[n]``, float64. O(n C) time and memory.
+
+    Example:
+        >>> uncertainty(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), "least_confidence").round(decimals=3).tolist()
+        [0.5, 0.0]
+    """
+    logs = logits.to(torch.float64).log_softmax(dim=1)
+    if measure == "entropy":
+        return -(logs.exp() * logs).sum(dim=1)
+    if measure == "margin":
+        # Sorted, because topk puts NaN first and a row of NaN must stay one.
+        ordered = logs.exp().sort(dim=1).values
+        return ordered[:, -2] - ordered[:, -1]
+    return 1 - logs.amax(dim=1).exp()
+
+
+def _runs(signals: Signals) -> list[Tensor]:
+    """The epochs of each run."""
+    if signals.runs is None:
+        return [torch.arange(signals.epochs)]
+    return [torch.nonzero(signals.runs == run).flatten() for run in signals.runs.unique()]
+
+
+def _early(signals: Signals, column: Tensor, epochs: int) -> Tensor:
+    """Mean over the runs of the means over their first epochs, without what was not seen."""
+    return torch.stack([column[run[:epochs]].nanmean(dim=0) for run in _runs(signals)]).nanmean(dim=0)
