@@ -38,7 +38,7 @@ from lightning_coreset.selectors import (
     Uniform,
     ZCore,
 )
-from lightning_coreset.signals import Signals
+from lightning_coreset.signals import Proxy, Signals
 
 __version__ = "0.1.0.dev0"
 
@@ -65,6 +65,7 @@ __all__ = (
     "Moderate",
     "Pool",
     "Prototypes",
+    "Proxy",
     "Random",
     "SelectionContext",
     "Selector",

@@ -62,7 +62,7 @@ class RecordingCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Watch the train loaders from before the first is asked for."""
-        self._detach()
+        self.detach()
         if stage == "fit":
             self._unwatch = watch_train_loaders(trainer, partial(self._tag, trainer))
 
@@ -120,11 +120,11 @@ class RecordingCallback(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave no trace on trainer and module."""
-        self._detach()
+        self.detach()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no trace on trainer and module; an epoch that was not finished is lost."""
-        self._detach()
+        self.detach()
 
     def reducer(self, trainer: Trainer) -> Reducer:
         """The ranks that train together."""
@@ -150,7 +150,8 @@ class RecordingCallback(Callback):
         self._pool = pool
         return tagged_loader(loader, self._seen, pool.positions)
 
-    def _detach(self) -> None:
+    def detach(self) -> None:
+        """Leave no trace on trainer and module."""
         self._recorder.detach()
         self._recorder.reset()
         self._epoch = self._pool = None

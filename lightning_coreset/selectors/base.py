@@ -3,7 +3,7 @@
 import inspect
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from lightning_coreset.coreset import Coreset
 from lightning_coreset.distributed import deal, gather_json, index_range, together
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.ops.memory import resolve_memory_limit
+from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import as_positions, candidate_mask
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import register
@@ -254,7 +255,8 @@ class _Rows:
             if pool.features is not None:
                 self._matrix = pool.features
             elif classes is None:
-                self._matrix = _embed_everything(pool.size, context)
+                assert context.embed is not None
+                self._matrix = embed_everything(pool.size, context.embed, context.reducer)
             else:
                 assert context.embed is not None
                 with together(context.reducer, "embedding"):
@@ -275,13 +277,12 @@ class _Rows:
         return matrix.to(self.device)
 
 
-def _embed_everything(size: int, context: SelectionContext) -> Tensor:
-    assert context.embed is not None
-    reducer = context.reducer
+def embed_everything(size: int, embed: Callable[[Tensor], Tensor], reducer: Reducer) -> Tensor:
+    """Embeddings of a whole pool ``[N, d]``, each rank its part of them, on every rank."""
     own = index_range(size, reducer.rank, reducer.world_size)
     # A rank without items would not know the width of the rows it must gather.
     with together(reducer, "embedding"):
-        rows = context.embed(torch.arange(own.start, own.stop) if own else torch.tensor([0]))
+        rows = embed(torch.arange(own.start, own.stop) if own else torch.tensor([0]))
     return torch.cat(reducer.gather(rows if own else rows[:0]))
 
 

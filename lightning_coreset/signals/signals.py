@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_coreset.data.fingerprint import stable_key, tensor_key
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.pool import check_labels
 
@@ -127,13 +128,26 @@ class Signals:
         """The columns that are there, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
+    @property
+    def key(self) -> str:
+        """A key of everything that is in them."""
+        return stable_key({name: tensor_key(value) for name, value in self.tensors().items()})
+
+    def suspects(self) -> Tensor:
+        """Positions ``[N]``, most likely label error first; see `lightning_coreset.signals.scores.suspicion`."""
+        from lightning_coreset.signals.scores import suspicion
+
+        # Stable, so that ties go to the lowest index; items that no epoch saw come last.
+        return suspicion(self).argsort(descending=True, stable=True)
+
     def followed_by(self, later: "Signals", new_run: bool = False) -> "Signals":
         """These epochs and then those of ``later``, of the same ``N`` items.
 
         Args:
             later: Signals of the same pool. Its logits count for the items it has seen.
-            new_run: It is of another training run: its epochs get numbers of their own in ``runs``, and embeddings are
-                left out, because those of two networks cannot stand in one column.
+            new_run: It is of another training run: its epochs get numbers of their own in ``runs``, and
+                embeddings are the later one's, or none where it has not seen all items, because those of two networks
+                cannot stand in one column.
 
         Raises:
             ValueError: Other labels, or another number of classes.
@@ -153,6 +167,8 @@ class Signals:
         embeddings = None
         if self.embeddings is not None and later.embeddings is not None and not new_run:
             embeddings = _last_seen(torch.stack([self.embeddings, later.embeddings]))
+        elif new_run and bool(torch.isfinite(later.logits).all()):
+            embeddings = later.embeddings
         return replace(
             self,
             logits=_last_seen(torch.stack([self.logits, later.logits])),

@@ -67,7 +67,7 @@ def signals_of(features: Tensor, labels: Tensor | None) -> Signals:
     softmax sees, so that only the order of the labels matters; two more classes do occur in the logits.
     """
     labels = torch.zeros(len(features), dtype=torch.int64) if labels is None else labels
-    present, dense = labels.unique(return_inverse=True)
+    present, _ = labels.unique(return_inverse=True)
     generator = torch.Generator().manual_seed(0)
     rows = features.double()
     # Powers of two, so that lengths go without rounding.
