@@ -150,7 +150,12 @@ class CoresetDataModule(LightningDataModule):
         forward_hooks(self.source, self)
         # Plain values only: checkpoints are read with weights_only. Never logged: names like seed would collide with
         # the module's. Not batch_size: BatchSizeFinder would take it for the one to change.
-        given: dict[str, Any] = {"features": features, "labels": labels, "method_args": method_args, "cache_dir": cache_dir}
+        given: dict[str, Any] = {
+            "features": features,
+            "labels": labels,
+            "method_args": method_args,
+            "cache_dir": cache_dir,
+        }
         given |= {"signals": signals}
         hidden = [name for name, value in given.items() if not _is_plain(value)]
         always = ["source", "selector", "features_transform", "batch_size", "num_workers"]

@@ -17,7 +17,7 @@ from lightning_coreset.data.fingerprint import callable_key, stable_key
 from lightning_coreset.data.views import EvaluationView, image_of, random_state_kept
 from lightning_coreset.distributed import together
 from lightning_coreset.errors import CoresetError
-from lightning_coreset.features.extractor import scaled_tensor
+from lightning_coreset.features.extractor import scaled_tensor, with_channels
 from lightning_coreset.features.networks import network_transform
 from lightning_coreset.features.training import train_classifier
 from lightning_coreset.ops.random import seeded_generator
@@ -69,7 +69,7 @@ class Proxy:
 
     def __init__(
         self,
-        model: Callable[[int], nn.Module] | str = "timm/resnet10t",
+        model: str | Callable[[int], nn.Module] = "timm/resnet10t",
         epochs: int = 10,
         seeds: int = 1,
         batch_size: int = 128,
@@ -245,7 +245,7 @@ class Proxy:
                 network: nn.Module = timm.create_model(name, num_classes=classes, in_chans=len(image))
                 return network
             made: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
-            return made
+            return nn.Sequential(_Colours(self.model), made)
 
 
 def _check_model(model: Any) -> None:
@@ -268,6 +268,17 @@ def _check_model(model: Any) -> None:
             "library knows, or a function of the number of classes."
         )
         raise ValueError(msg)
+
+
+class _Colours(nn.Module):
+    """Three channels for networks that know no other number."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, images: Tensor) -> Tensor:
+        return with_channels(images, 3, self.name)
 
 
 class _Images(Dataset[Any]):
