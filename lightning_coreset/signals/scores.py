@@ -82,11 +82,12 @@ def area_under_margin(signals: Signals) -> Tensor:
 
 
 def suspicion(signals: Signals) -> Tensor:
-    """How likely each item's label is wrong, between 0 and 1: mean of its places by margin and by forgetting.
+    """How likely each item's label is wrong, between 0 and 1: 0.8 of its place by margin and 0.2 of that by forgetting.
 
     The place by margin is the share of items with a larger `area_under_margin`, the place by forgetting the share with
     fewer `forgetting_events`; ties count half. Wrong labels are fitted last and against their neighbours, so that their
-    margins stay low, and are seldom learnt for good.
+    margins stay low, and are seldom learnt for good. Forgetting counts less because it ties often: on the human labels
+    of CIFAR-10N, where these shares were chosen, it tells less than the margin, which alone tells as much as both.
 
     Args:
         signals: The recording.
@@ -102,7 +103,7 @@ def suspicion(signals: Signals) -> Tensor:
     area, events = area_under_margin(signals), forgetting_events(signals)
     seen = ~torch.isnan(events)
     found = torch.full((len(signals),), -torch.inf)
-    found[seen] = (_share_below(-area[seen]) + _share_below(events[seen])) / 2
+    found[seen] = 0.8 * _share_below(-area[seen]) + 0.2 * _share_below(events[seen])
     return found
 
 
