@@ -60,7 +60,7 @@ class CoresetDataModule(LightningDataModule):
             ``[N, d]``, a module, or a `FeatureExtractor`.
         features_transform: Image transform of the feature pass, instead of the extractor's own.
         signals: For methods that look at training: a `Proxy` (a short training in ``setup``), `Signals`, or the path of
-            what `TrainingDynamics` recorded or ``Signals.save`` wrote.
+            what `TrainingDynamics` recorded or ``Signals.save`` wrote. Other methods leave it aside.
         weights: ``"ignore"``; ``"resample"`` draws items in proportion to their weights; ``"batch"`` adds the weight
             to each batch.
         labels: Class of each train item ``[N]``, or a callable that gets the train dataset and returns them; None
