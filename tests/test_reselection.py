@@ -92,10 +92,21 @@ def test_a_proxy_may_make_the_first_selection(tmp_path: Path) -> None:
     assert set(datamodule.coreset.indices.tolist()) - set(seen[0]) - set(seen[1]), "unseen items have the proxy's rows"
 
 
-@pytest.mark.parametrize("moment", [{}, {"save_on_train_epoch_end": True}], ids=["after validation", "at the end"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        {"save_on_train_epoch_end": False},
+        {"save_on_train_epoch_end": True},
+        # 8 steps in each epoch of the warmup, 2 in the others.
+        {"every_n_train_steps": 2, "every_n_epochs": None},
+    ],
+    ids=["after validation", "at the end", "at the last batch"],
+)
 @pytest.mark.parametrize("epoch", [0, 1, 2, 3])
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, moment: dict, epoch: int) -> None:
-    keeper = ModelCheckpoint(dirpath=tmp_path / "kept", filename="{epoch}", save_top_k=-1, **moment)
+    keeper = ModelCheckpoint(
+        dirpath=tmp_path / "kept", filename="{epoch}", save_top_k=-1, enable_version_counter=False, **moment
+    )
     whole = made()
     expected = fit(tmp_path, whole, callbacks=[keeper], enable_checkpointing=True)
     again = made()
