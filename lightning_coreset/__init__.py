@@ -5,6 +5,7 @@ Every selector is imported here, so that ``LightningCLI`` finds them by their ba
 
 from lightning_coreset.api import select
 from lightning_coreset.augmentation import SDADataset
+from lightning_coreset.callbacks import TrainingDynamics
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.datamodule import CoresetDataModule
 from lightning_coreset.errors import CoresetError
@@ -40,7 +41,7 @@ from lightning_coreset.selectors import (
     ZCore,
 )
 from lightning_coreset.selectors.cost import CostEstimate, estimate_cost
-from lightning_coreset.signals import Signals
+from lightning_coreset.signals import Proxy, Signals
 
 __version__ = "0.1.0.dev0"
 
@@ -69,12 +70,14 @@ __all__ = (
     "Moderate",
     "Pool",
     "Prototypes",
+    "Proxy",
     "Random",
     "SDADataset",
     "SelectionContext",
     "Selector",
     "Signals",
     "SubZeroCore",
+    "TrainingDynamics",
     "TypiClust",
     "Uncertainty",
     "Uniform",

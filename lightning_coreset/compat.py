@@ -22,8 +22,10 @@ __all__ = (
     "forward_hooks",
     "overrides_train_dataloader",
     "progress_of",
+    "renew_train_loader",
     "smoke_test_batches",
     "trainer_of",
+    "watch_train_loaders",
 )
 
 #: Hooks that Lightning looks for on the datamodule it was given, and calls only where they are overridden.
@@ -165,6 +167,75 @@ def data_parallel_ranks(trainer: Trainer | None) -> tuple[int, int]:
 def deals_out_samplers(trainer: Trainer | None) -> bool:
     """Whether the trainer itself wraps samplers for the ranks (``use_distributed_sampler``)."""
     return trainer is None or bool(trainer._accelerator_connector.use_distributed_sampler)
+
+
+class _LoaderWatch:
+    """Stands in for a fit loop's ``setup_data``: only in there are the loaders made ready those for training."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.original = trainer.fit_loop.setup_data
+        self.changes: list[Callable[[Any], Any]] = []
+        self.stale = False
+
+    def __call__(self) -> None:
+        if self.stale:
+            # Nowhere else, because hooks at the end of an epoch may look at the loader.
+            self.trainer.fit_loop._combined_loader = None
+            self.stale = False
+        strategy: Any = self.trainer.strategy
+        last_step = strategy.process_dataloader
+
+        def process_dataloader(dataloader: object) -> object:
+            for change in self.changes:
+                dataloader = change(dataloader)
+            return last_step(dataloader)
+
+        strategy.process_dataloader = process_dataloader
+        try:
+            self.original()
+        finally:
+            del strategy.process_dataloader
+
+
+def watch_train_loaders(trainer: Trainer, change: Callable[[Any], Any]) -> Callable[[], None]:
+    """Let ``change`` replace each train loader that the trainer makes ready, after samplers were dealt out.
+
+    Whether loaders come from a datamodule, a module or an argument of ``fit``, and however often they are made again.
+
+    Args:
+        trainer: In ``setup``, before it asks for a train loader.
+        change: Called with a loader, gives the one to use.
+
+    Returns:
+        A function that ends it.
+    """
+    loop: Any = trainer.fit_loop
+    watch: Any = loop.setup_data
+    if not isinstance(watch, _LoaderWatch):
+        watch = loop.setup_data = _LoaderWatch(trainer)
+    watch.changes.append(change)
+
+    def end() -> None:
+        if change in watch.changes:
+            watch.changes.remove(change)
+        if not watch.changes and vars(loop).get("setup_data") is watch:
+            del loop.setup_data
+
+    return end
+
+
+def renew_train_loader(trainer: Trainer) -> None:
+    """Let the trainer ask for the train loader again at the start of the next epoch, and for that one only.
+
+    ``reload_dataloaders_every_n_epochs`` would make the validation loaders again too, and counts from the first epoch.
+
+    Args:
+        trainer: One whose train loaders are watched.
+    """
+    watch: Any = trainer.fit_loop.setup_data
+    assert isinstance(watch, _LoaderWatch)
+    watch.stale = True
 
 
 def smoke_test_batches(trainer: Any, epoch_batches: int) -> int | None:

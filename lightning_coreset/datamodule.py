@@ -26,13 +26,17 @@ from lightning_coreset.compat import (
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data.fingerprint import item_keys
 from lightning_coreset.data.loaders import TrainLoader, WeightedItems, check_batches, read_train_loader, reduced_loader
+from lightning_coreset.data.targets import read_labels
 from lightning_coreset.data.views import random_state_kept
 from lightning_coreset.distributed import EpochWeightedSampler
 from lightning_coreset.errors import CoresetError, UnsupportedSourceError
 from lightning_coreset.features import FeatureExtractor, resolve_extractor
+from lightning_coreset.recording import RecordedPool
 from lightning_coreset.registry import build_selector
+from lightning_coreset.reselection import Reselection
 from lightning_coreset.selection import SelectionRun
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.signals import Proxy, Signals
 
 _OWN_ATTRIBUTES = frozenset({"coreset", "train_dataset", "source", "selector", "trainer"})
 _PLAIN = (bool, int, float, str, type(None))
@@ -57,10 +61,16 @@ class CoresetDataModule(LightningDataModule):
             ``"torchvision/<name>"``, ``"pixels"``, a path to ``.npy``, ``.npz`` or ``.safetensors``, a tensor
             ``[N, d]``, a module, or a `FeatureExtractor`. For ``dq_v2`` ``"auto"`` is its ``extractor``.
         features_transform: Image transform of the feature pass, instead of the extractor's own.
+        signals: For methods that look at training: a `Proxy` (a short training in ``setup``), `Signals`, or the path of
+            what `TrainingDynamics` recorded or ``Signals.save`` wrote. Other methods leave it aside.
         weights: ``"ignore"``; ``"resample"`` draws items in proportion to their weights; ``"batch"`` adds the weight
             to each batch.
         labels: Class of each train item ``[N]``, or a callable that gets the train dataset and returns them; None
             reads them from the dataset.
+        reselect_every_n_epochs: Select again after each so many epochs, from all that was recorded so far, with
+            methods that look at training; 0 selects once.
+        warmup_epochs: Train on everything for so many epochs first, and make the first selection from them. Until then
+            ``coreset`` is None. Checkpoints then hold the signals too (``4 C + 17 E`` bytes an item).
         memory_limit: Bytes that selection may use, ``"auto"`` for half of what is free. Picks do not depend on it.
         cache_dir: Folder or URL for embeddings and selections; ``"auto"`` is ``coresets`` below the trainer's
             ``default_root_dir`` (nothing without a trainer), None keeps nothing.
@@ -98,8 +108,11 @@ class CoresetDataModule(LightningDataModule):
         per_class: bool | None = None,
         features: FeatureExtractor | nn.Module | Tensor | str = "auto",
         features_transform: Callable[..., Any] | None = None,
+        signals: Proxy | Signals | str | None = None,
         weights: Literal["ignore", "resample", "batch"] = "ignore",
         labels: Tensor | Sequence[int] | Callable[..., Any] | None = None,
+        reselect_every_n_epochs: int = 0,
+        warmup_epochs: int = 0,
         memory_limit: int | Literal["auto"] = "auto",
         cache_dir: str | os.PathLike | None = "auto",  # type: ignore[type-arg]
         seed: int = 0,
@@ -119,6 +132,10 @@ class CoresetDataModule(LightningDataModule):
         if weights not in ("ignore", "resample", "batch"):
             msg = f"weights={weights!r} is not accepted: give 'ignore', 'resample' or 'batch'."
             raise ValueError(msg)
+        self._reselection = Reselection(reselect_every_n_epochs, warmup_epochs)
+        self._reselection.check(self.selector, signals)
+        self._signals = signals
+        self._base: Signals | None = None
         self._weights = weights
         self._extractor = resolve_extractor(self.selector.embedder(features))
         self._features_transform = features_transform
@@ -130,12 +147,19 @@ class CoresetDataModule(LightningDataModule):
         self.train_dataset: Dataset[Any] | None = None
         self._pool_dataset: Any = None
         self._fingerprint: str | None = None
+        self._pool_labels: Tensor | None = None
         self._selected: str | None = None
         self._pending: dict[str, Any] | None = None
         forward_hooks(self.source, self)
         # Plain values only: checkpoints are read with weights_only. Never logged: names like seed would collide with
         # the module's. Not batch_size: BatchSizeFinder would take it for the one to change.
-        given = {"features": features, "labels": labels, "method_args": method_args, "cache_dir": cache_dir}
+        given: dict[str, Any] = {
+            "features": features,
+            "labels": labels,
+            "method_args": method_args,
+            "cache_dir": cache_dir,
+        }
+        given |= {"signals": signals}
         hidden = [name for name, value in given.items() if not _is_plain(value)]
         always = ["source", "selector", "features_transform", "batch_size", "num_workers"]
         self.save_hyperparameters(ignore=[*always, *hidden], logger=False)
@@ -188,11 +212,17 @@ class CoresetDataModule(LightningDataModule):
         """Set the source up; for ``"fit"`` select, unless the same selection was made before."""
         self.source.setup(stage)  # type: ignore[arg-type]
         if stage is None or stage == "fit":
+            trainer = trainer_of(self)
+            if self._reselection.active:
+                if self._reselection.begin(trainer):
+                    self.coreset = None
+                if trainer is not None:
+                    self._reselection.follow(trainer, self._recorded_pool, self._select_again)
             self._select()
 
     def train_dataloader(self) -> "DataLoader[Any]":
         """The source's train loader over the chosen items."""
-        if self.coreset is None:
+        if self.coreset is None and not (self._reselection.warmup and self._fingerprint is not None):
             msg = (
                 "train_dataloader() before setup('fit') is not accepted, nothing was selected yet: call "
                 "dm.setup('fit')."
@@ -201,8 +231,13 @@ class CoresetDataModule(LightningDataModule):
         template = self._over_the_same_items(self._template())
         trainer = trainer_of(self)
         ranks, rank = data_parallel_ranks(trainer)
-        check_batches(len(self.coreset), template.loader, self._batch_size, ranks)
         self.train_dataset = self._train_view()
+        if self.coreset is None:
+            everything = list(range(template.size))
+            return reduced_loader(
+                template, self.train_dataset, everything, batch_size=self._batch_size, num_workers=self._num_workers
+            )
+        check_batches(len(self.coreset), template.loader, self._batch_size, ranks)
         order = self.coreset.indices.argsort()
         resample = None
         if self._weights == "resample":
@@ -221,11 +256,14 @@ class CoresetDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Tear the source down."""
+        self._reselection.unfollow(trainer_of(self))
         self.source.teardown(stage)
 
     def state_dict(self) -> dict[str, Any]:
         """The selection and the source's state, tensors and primitives only."""
         state: dict[str, Any] = {"source": self.source.state_dict()}
+        if self._reselection.recorded is not None:
+            state |= {"fingerprint": self._fingerprint, "recorded": self._reselection.recorded.tensors()}
         if self.coreset is not None:
             plain = {"details": self.coreset.details, "manifest": self.coreset.manifest}
             state |= {
@@ -245,16 +283,16 @@ class CoresetDataModule(LightningDataModule):
             CoresetError: The checkpoint's selection is of another dataset.
         """
         self.source.load_state_dict(state_dict.get("source", {}))
-        if "indices" not in state_dict:
+        if "fingerprint" not in state_dict:
             return
         self._pending = state_dict
         if self._fingerprint is not None:
             self._restore()
             with random_state_kept():
                 template = self._over_the_same_items(self._template())
-            self._open_view(self._run(template))
+            self._open_view(self._run(template, self._signals))
 
-    def _run(self, template: TrainLoader) -> SelectionRun:
+    def _run(self, template: TrainLoader, signals: Proxy | Signals | str | None) -> SelectionRun:
         return SelectionRun(
             template=template,
             selector=self.selector,
@@ -269,6 +307,7 @@ class CoresetDataModule(LightningDataModule):
             seed=self._seed,
             source=self.source,
             trainer=trainer_of(self),
+            signals=signals,
         )
 
     def _select(self) -> None:
@@ -276,21 +315,53 @@ class CoresetDataModule(LightningDataModule):
         with random_state_kept():
             template = self._template()
         self._pool_dataset = template.dataset
-        run = self._run(template)
+        run = self._run(template, self._signals)
         run.prepare()
-        self._fingerprint = run.fingerprint
+        self._fingerprint, self._pool_labels = run.fingerprint, run.pool_labels
         if self._pending is not None:
             self._restore()
-        elif self.coreset is None or self._selected != run.request:
+        elif not self._reselection.warmup and (self.coreset is None or self._selected != run.request):
             self.coreset = run.select()
+            self._base = run.recorded
             rank_zero_info(_summary(self.coreset))
         self._selected = run.request
         self._open_view(run)
 
     def _open_view(self, run: SelectionRun) -> None:
-        assert self.coreset is not None
-        run.prepare_view(self.coreset)
+        if self.coreset is not None:
+            run.prepare_view(self.coreset)
         self.train_dataset = self._train_view()
+
+    def _select_again(self, trainer: Any, epochs: int) -> None:
+        """Choose anew from what training told in so many epochs, and from the signals it began with."""
+        recorded = self._reselection.recorded
+        assert recorded is not None
+        with random_state_kept():
+            template = self._over_the_same_items(self._template())
+        if self._signals is not None:
+            if self._base is None:
+                begun = self._run(template, self._signals)
+                begun.prepare()
+                self._base = begun.record()
+            recorded = self._base.followed_by(recorded, new_run=True)
+        run = self._run(template, recorded)
+        run.prepare()
+        coreset = run.select()
+        self.coreset = replace(coreset, manifest=coreset.manifest | {"selected_after_epochs": epochs})
+        self._open_view(run)
+        rank_zero_info(f"After {epochs} epoch(s): {_summary(self.coreset)}")
+
+    def _recorded_pool(self, labels: Any = None) -> RecordedPool:
+        """Whose signals a recording of this run holds: the source's train items, chosen or not."""
+        found = self._pool_labels if labels is None else read_labels(self._template().dataset, labels)
+        if found is None:
+            msg = (
+                "The train items have no class that a recording could compare with: give labels= to CoresetDataModule "
+                "or TrainingDynamics."
+            )
+            raise CoresetError(msg)
+        positions = None if self.coreset is None else self.coreset.indices.sort().values
+        return RecordedPool(found, positions)
 
     def _restore(self) -> None:
         state, self._pending = self._pending, None
@@ -303,11 +374,17 @@ class CoresetDataModule(LightningDataModule):
                 "made with, or start without ckpt_path."
             )
             raise CoresetError(msg)
+        if "recorded" in state:
+            self._reselection.restore(Signals(**{name: value.cpu() for name, value in state["recorded"].items()}))
+        if "indices" not in state:
+            self.coreset = None
+            return
         notes = json.loads(state["notes"])
         current = self.coreset
         if current is not None and _same_items(current, state["indices"].cpu(), notes["manifest"]):
             return
-        if current is not None:
+        # Where selections follow training, that of a checkpoint is another one as a matter of course.
+        if current is not None and not self._reselection.active:
             names = ("method", "arguments", "budget", "seed")
             differing = [name for name in names if current.manifest.get(name) != notes["manifest"].get(name)]
             warnings.warn(
@@ -349,8 +426,10 @@ class CoresetDataModule(LightningDataModule):
         return replace(template, dataset=self._pool_dataset)
 
     def _train_view(self) -> "Dataset[Any]":
-        assert self.coreset is not None
-        view = self.selector.train_view(self._pool_dataset, self.coreset)
+        dataset = self._pool_dataset
+        if self.coreset is None:
+            return dataset if self._weights != "batch" else WeightedItems(dataset, torch.ones(len(dataset)))
+        view = self.selector.train_view(dataset, self.coreset)
         if self._weights != "batch":
             return view
         return WeightedItems(view, self.coreset.weights[self.coreset.indices.argsort()])

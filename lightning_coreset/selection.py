@@ -14,7 +14,7 @@ from lightning_coreset.budget import resolve_total
 from lightning_coreset.compat import data_parallel_ranks, progress_of, smoke_test_batches
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data import EmbeddingCache, dataset_fingerprint, read_labels, stable_key
-from lightning_coreset.data.fingerprint import FORMAT_VERSION, without_addresses
+from lightning_coreset.data.fingerprint import FORMAT_VERSION, callable_key
 from lightning_coreset.data.loaders import TrainLoader, check_batches
 from lightning_coreset.data.views import random_state_kept
 from lightning_coreset.distributed import current_reducer, gather_json, together
@@ -23,8 +23,10 @@ from lightning_coreset.features import FeatureExtractor, PrecomputedFeatures, ex
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.pool import Pool
-from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.base import Selector, embed_everything
 from lightning_coreset.selectors.context import SelectionContext
+from lightning_coreset.signals import Proxy, Signals
+from lightning_coreset.signals.sharing import from_rank
 from lightning_coreset.storage import exists, join
 
 
@@ -49,14 +51,17 @@ class SelectionRun:
     seed: int
     source: Any
     trainer: Any
+    signals: Signals | Proxy | str | None = None
     fingerprint: str = ""
     key: str = ""
     #: The key without what embeds: networks learn between two calls of ``setup``, and that is no other selection.
     request: str = ""
-    _pool_labels: Tensor | None = field(init=False, default=None)
+    pool_labels: Tensor | None = field(init=False, default=None)
     _positions: Tensor | None = field(init=False, default=None)
     _total: int = field(init=False, default=0)
     _embedding_key: str | None = field(init=False, default=None)
+    _signals_key: str | None = field(init=False, default=None)
+    recorded: Signals | None = field(init=False, default=None)
 
     def prepare(self) -> None:
         """Read labels and keys, and refuse what cannot work, before any work starts.
@@ -78,12 +83,13 @@ class SelectionRun:
             ranks, _ = data_parallel_ranks(self.trainer)
             check_batches(self._total, self.template.loader, self.batch_size, ranks)
             classwise = self.selector.per_class_default if self.selector.per_class is None else self.selector.per_class
-            decode = bool(classwise) or "labels" in self.selector.needs
-            self._pool_labels = read_labels(self.template.dataset, self.labels, decode=decode)
-            self.selector.is_classwise(self._pool_labels is not None)
+            decode = bool(classwise) or bool(self.selector.needs & {"labels", "signals"})
+            self.pool_labels = read_labels(self.template.dataset, self.labels, decode=decode)
+            self._read_signals(size)
+            self.selector.is_classwise(self.pool_labels is not None)
             if isinstance(self.extractor, PrecomputedFeatures) and self._needs_features:
                 self.extractor.check(size)
-            self.fingerprint = dataset_fingerprint(self.template.dataset, self._pool_labels)
+            self.fingerprint = dataset_fingerprint(self.template.dataset, self.pool_labels)
             self._make_keys()
         self._check_ranks_agree()
 
@@ -96,7 +102,7 @@ class SelectionRun:
         stored = self._read()
         if stored is not None:
             return stored
-        labels = self._pool_labels
+        labels = self.pool_labels
         positions = self._positions
         size = self.template.size if positions is None else len(positions)
         pool = Pool(labels=labels if labels is None or positions is None else labels[positions], size=size)
@@ -129,6 +135,7 @@ class SelectionRun:
             embed_images=self._embed_images,
             extractor=self.extractor,
             num_workers=self.template.loader.num_workers,
+            signals=self.record if self._needs_signals and self.signals is not None else None,
             reducer=self.reducer,
             device=self._device,
             memory_limit=self.memory_limit,
@@ -138,7 +145,12 @@ class SelectionRun:
 
     @property
     def _needs_features(self) -> bool:
-        return "features" in self.selector.needs
+        by_proxy = self._needs_signals and isinstance(self.signals, Proxy) and self.signals.needs_features
+        return by_proxy or "features" in self.selector.needs
+
+    @property
+    def _needs_signals(self) -> bool:
+        return "signals" in self.selector.needs
 
     @property
     def _device(self) -> torch.device:
@@ -167,15 +179,94 @@ class SelectionRun:
         self._positions = order[:pool].sort().values
         self._total = resolve_total(pool, ratio=self.ratio) if self.ratio is not None else min(kept, self._total, pool)
 
+    def _read_signals(self, size: int) -> None:
+        """Signals that are there already, as those of this train dataset; those of a proxy are made when needed."""
+        if not self._needs_signals or self.signals is None or isinstance(self.signals, Proxy):
+            return
+        found = self.signals if isinstance(self.signals, Signals) else Signals.load(self.signals)
+        loader_size = len(self.template.loader.dataset)  # type: ignore[arg-type]
+        if len(found) == loader_size != size and isinstance(self.template.dataset, Subset):
+            # Recorded by a loader that draws from a part of its dataset.
+            found = found.subset(torch.as_tensor(self.template.dataset.indices))
+        if self.pool_labels is None and len(found) == size:
+            self.pool_labels = found.labels
+        if self.pool_labels is None or not torch.equal(found.labels, self.pool_labels):
+            msg = (
+                f"signals= holds {len(found)} items and the train dataset has {size}, or their labels differ: give the "
+                "recording of this dataset with these labels, in its order."
+            )
+            raise ValueError(msg)
+        self.recorded = found if self._positions is None else found.subset(self._positions)
+        self._signals_key = found.key
+
+    def record(self) -> Signals:
+        """The signals that the selection looks at: given, stored, or of a proxy run now; all ranks call it."""
+        if self.recorded is None and isinstance(self.signals, Proxy):
+            self.recorded = self._stored_signals() or self._run_proxy(self.signals)
+        assert self.recorded is not None
+        return self.recorded
+
+    def _run_proxy(self, proxy: Proxy) -> Signals:
+        dataset: Any = self.template.dataset
+        labels = self.pool_labels
+        if labels is None:
+            msg = (
+                "Proxy trains a classifier and the train items show no class: give labels=, one for each train item, "
+                "or a method that needs no signals."
+            )
+            raise CoresetError(msg)
+        if self._positions is not None:
+            dataset, labels = Subset(dataset, self._positions.tolist()), labels[self._positions]
+        # A gather of its own, because a rank without embeddings would leave the others waiting.
+        embeddings = embed_everything(len(labels), self._embed, self.reducer) if proxy.needs_features else None
+        found = proxy.record(
+            dataset,
+            labels,
+            embeddings=embeddings,
+            seed=self.seed,
+            device=self._device,
+            num_workers=self.template.loader.num_workers,
+            reducer=self.reducer,
+            progress=progress_of(self.trainer, self.reducer.rank),
+        )
+        if self._folder is not None and self.reducer.rank == 0:
+            try:
+                found.save(self._signals_path())
+            except OSError as error:
+                warnings.warn(
+                    f"Signals are used but could not be written to {self._folder} ({error}): free some space or give "
+                    "another cache_dir, or the proxy is trained again next time.",
+                    stacklevel=2,
+                )
+        return found
+
+    def _stored_signals(self) -> Signals | None:
+        """Signals of a proxy as the first rank finds them."""
+        found: Signals | None = None
+        with together(self.reducer, "reading the signals"):
+            if self._folder is not None and self.reducer.rank == 0 and exists(self._signals_path()):
+                try:
+                    found = Signals.load(self._signals_path())
+                except CoresetError as error:
+                    warnings.warn(f"{error} The proxy is trained again.", stacklevel=2)
+        return from_rank(self.reducer, found, 0)
+
+    def _signals_path(self) -> str:
+        return join(str(self._folder), "signals", f"{self._signals_key}.safetensors")
+
     def _make_keys(self) -> None:
         if self._needs_features:
             self._embedding_key = self._key_of(self.fingerprint)
+        if self._needs_signals and isinstance(self.signals, Proxy):
+            on = self._embedding_key if self.signals.needs_features else None
+            self._signals_key = stable_key(FORMAT_VERSION, self.fingerprint, on, self.signals.key, self.seed)
         selector = type(self.selector)
         name = f"{selector.__module__}.{selector.__qualname__}"
         capped = None if self._positions is None else len(self._positions)
         self.request = stable_key(
             FORMAT_VERSION,
             self.fingerprint,
+            *([] if self._signals_key is None else [self._signals_key]),
             name,
             repr(sorted(self.selector.arguments.items())),
             self._total,
@@ -199,7 +290,7 @@ class SelectionRun:
     def _key_of(self, images: str) -> str:
         """The embedding key of a dataset with this key."""
         precision = None if self.trainer is None else str(self.trainer.precision)
-        transform, hooks = _callable_key(self.features_transform), transfer_hooks(self.source)
+        transform, hooks = callable_key(self.features_transform), transfer_hooks(self.source)
         return stable_key(FORMAT_VERSION, images, self.extractor.key, transform, precision, hooks)
 
     def _embed(self, positions: Tensor) -> Tensor:
@@ -260,14 +351,3 @@ class SelectionRun:
                 "cache_dir, or it is made again next time.",
                 stacklevel=2,
             )
-
-
-def _callable_key(transform: Callable[..., Any] | None) -> str | None:
-    """What a transform does, as far as it says: its repr without memory addresses, and the code of plain functions."""
-    if transform is None:
-        return None
-    code = getattr(transform, "__code__", None)
-    told = (
-        repr(transform) if code is None else f"{transform!r} {code.co_code.hex()} {code.co_consts!r} {code.co_names!r}"
-    )
-    return without_addresses(told)

@@ -84,3 +84,13 @@ def list_files(folder: Any, suffix: str) -> list[str]:
     else:
         found = [str(path) for path in Path(folder).iterdir()] if Path(folder).is_dir() else []
     return sorted(path for path in found if path.endswith(suffix))
+
+
+def remove(path: Any) -> None:
+    """Delete a file; nothing happens where there is none."""
+    if is_url(path):
+        filesystem, target = fsspec.core.url_to_fs(str(path))
+        if filesystem.exists(target):
+            filesystem.rm(target)
+        return
+    Path(path).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lightning_coreset import Coreset, CoresetDataModule
-from lightning_coreset.selection import _callable_key
+from lightning_coreset.data.fingerprint import callable_key
 from tests.helpers.lightning_parts import CountingExtractor, DigitsSource, LinearNet, quiet_trainer
 
 SLOW_PASS = Path(__file__).parent / "scripts" / "slow_pass.py"
@@ -174,9 +174,9 @@ def test_picks_do_not_depend_on_loading(tmp_path: Path, num_workers: int, batch_
 
 
 def test_transforms_have_keys_without_addresses() -> None:
-    assert _callable_key(None) is None
-    assert _callable_key(lambda image: image + 1) == _callable_key(lambda image: image + 1).replace("at 0x1", "")
-    assert _callable_key(lambda image: image + 1) != _callable_key(lambda image: image + 2)
+    assert callable_key(None) is None
+    assert callable_key(lambda image: image + 1) == callable_key(lambda image: image + 1).replace("at 0x1", "")
+    assert callable_key(lambda image: image + 1) != callable_key(lambda image: image + 2)
 
 
 @pytest.mark.timeout(900)

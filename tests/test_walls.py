@@ -21,10 +21,13 @@ STOREYS = (
     ("ops",),
     ("distributed",),
     ("data",),
-    ("features", "signals"),
+    ("features",),
+    # Above features, because a proxy run trains a small network on images or embeddings.
+    ("signals",),
     ("selectors", "augmentation", "detection"),
     ("api", "compat"),
-    ("selection",),
+    ("selection", "recording"),
+    ("reselection",),
     ("datamodule",),
     ("callbacks", "active"),
     ("cli",),
@@ -37,7 +40,9 @@ NARROW = {
     "regions": ("errors", "ops"),
     "reports": ("errors", "coreset"),
 }
-LIGHTNING_ROOMS = ("datamodule", "callbacks", "active", "cli", "compat", "features.extraction", "reports")
+LIGHTNING_ROOMS = (
+    *("datamodule", "callbacks", "active", "cli", "compat", "features.extraction", "recording", "reports"),
+)
 EXTRAS = {
     *("apricot", "coreax", "faiss", "faster_coco_eval", "fpsample", "hypothesis", "jax", "jsonargparse", "matplotlib"),
     *("open_clip", "pytest", "rasterio", "skactiveml", "sklearn", "submodlib", "tifffile", "transformers"),

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,17 @@ def module_key(module: nn.Module) -> str:
     for name, value in module.state_dict().items():
         digest.update(f"{name}{tensor_key(value) if isinstance(value, Tensor) else repr(value)}".encode())
     return digest.hexdigest()
+
+
+def callable_key(transform: Callable[..., Any] | None) -> str | None:
+    """What a function does, as far as it says: its repr without memory addresses, and the code of plain functions."""
+    if transform is None:
+        return None
+    code = getattr(transform, "__code__", None)
+    told = (
+        repr(transform) if code is None else f"{transform!r} {code.co_code.hex()} {code.co_consts!r} {code.co_names!r}"
+    )
+    return without_addresses(told)
 
 
 def dataset_fingerprint(dataset: Any, labels: Tensor | None) -> str:

@@ -3,7 +3,7 @@
 import inspect
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar
@@ -313,7 +313,8 @@ class _Rows:
             if pool.features is not None:
                 self._matrix = pool.features
             elif classes is None:
-                self._matrix = _embed_everything(pool, context.reducer)
+                assert pool.embed is not None
+                self._matrix = embed_everything(pool.size, pool.embed, context.reducer)
             else:
                 assert pool.embed is not None
                 with together(context.reducer, "embedding"):
@@ -335,12 +336,12 @@ class _Rows:
         return matrix.to(self.device)
 
 
-def _embed_everything(pool: Expansion, reducer: Reducer) -> Tensor:
-    assert pool.embed is not None
-    own = index_range(pool.size, reducer.rank, reducer.world_size)
+def embed_everything(size: int, embed: Callable[[Tensor], Tensor], reducer: Reducer) -> Tensor:
+    """Embeddings of a whole pool ``[N, d]``, each rank its part of them, on every rank."""
+    own = index_range(size, reducer.rank, reducer.world_size)
     # A rank without items would not know the width of the rows it must gather.
     with together(reducer, "embedding"):
-        rows = pool.embed(torch.arange(own.start, own.stop) if own else torch.tensor([0]))
+        rows = embed(torch.arange(own.start, own.stop) if own else torch.tensor([0]))
     return torch.cat(reducer.gather(rows if own else rows[:0]))
 
 

@@ -81,6 +81,32 @@ def area_under_margin(signals: Signals) -> Tensor:
     return _mean_of_seen(signals.margins)
 
 
+def suspicion(signals: Signals) -> Tensor:
+    """How likely each item's label is wrong, between 0 and 1: 0.8 of its place by margin and 0.2 of that by forgetting.
+
+    The place by margin is the share of items with a larger `area_under_margin`, the place by forgetting the share with
+    fewer `forgetting_events`; ties count half. Wrong labels are fitted last and against their neighbours, so that their
+    margins stay low, and are seldom learnt for good. Forgetting counts less because it ties often: on the human labels
+    of CIFAR-10N, where these shares were chosen, it tells less than the margin, which alone tells as much as both.
+
+    Args:
+        signals: The recording.
+
+    Returns:
+        ``[N]``, float32; minus infinity for items that no epoch saw. O(E N + N log N) time, O(N) memory.
+
+    Example:
+        >>> logits = torch.tensor([[[2.0, 0.0], [2.0, 0.0]]])
+        >>> suspicion(Signals.from_logits(logits, torch.tensor([0, 1]))).tolist()
+        [0.25, 0.75]
+    """
+    area, events = area_under_margin(signals), forgetting_events(signals)
+    seen = ~torch.isnan(events)
+    found = torch.full((len(signals),), -torch.inf)
+    found[seen] = 0.8 * _share_below(-area[seen]) + 0.2 * _share_below(events[seen])
+    return found
+
+
 def uncertainty(logits: Tensor, measure: Measure) -> Tensor:
     """How unsure the softmax is: large where it is.
 
@@ -103,6 +129,13 @@ def uncertainty(logits: Tensor, measure: Measure) -> Tensor:
         ordered = logs.exp().sort(dim=1).values
         return ordered[:, -2] - ordered[:, -1]
     return 1 - logs.amax(dim=1).exp()
+
+
+def _share_below(values: Tensor) -> Tensor:
+    """Share of the values that are smaller, ties half ``[n]``."""
+    _, places, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    share: Tensor = (counts.cumsum(0) - counts / 2) / max(1, len(values))
+    return share[places]
 
 
 def _runs(signals: Signals) -> list[Tensor]:

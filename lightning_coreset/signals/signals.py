@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_coreset.data.fingerprint import stable_key, tensor_key
+from lightning_coreset.errors import CoresetError
 from lightning_coreset.pool import check_labels
+
+_FORMAT = "signals 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +89,92 @@ class Signals:
             feature_norms=None if features is None else _with_one(features).expand(len(epochs), -1).clone(),
             embeddings=None if features is None else _last_seen(features),
             runs=torch.zeros(len(epochs), dtype=torch.int64),
+        )
+
+    @classmethod
+    def load(cls, path: Any) -> "Signals":
+        """Read what `save` wrote, or the folder that a `TrainingDynamics` recorded to.
+
+        Raises:
+            CoresetError: Nothing is there, it is damaged, or it is something else.
+        """
+        # Inside, because both modules make signals.
+        from lightning_coreset.signals.files import SUFFIX, read_tensors
+        from lightning_coreset.signals.recording import Recording
+
+        if not str(path).endswith(SUFFIX):
+            return Recording(path).signals()
+        tensors, note = read_tensors(path)
+        if note.get("format") != _FORMAT:
+            msg = f"{path} holds no signals (format {note.get('format')!r}): give a file that Signals.save wrote."
+            raise CoresetError(msg)
+        return cls(**tensors)
+
+    def save(self, path: Any) -> None:
+        """Write one ``.safetensors`` file with a checksum, atomically.
+
+        Raises:
+            ValueError: Another suffix.
+            OSError: The place cannot be written; what was there before is untouched.
+        """
+        from lightning_coreset.signals.files import SUFFIX, write_tensors
+
+        if not str(path).endswith(SUFFIX):
+            msg = f"path={str(path)!r} is not accepted: give one that ends in {SUFFIX}."
+            raise ValueError(msg)
+        write_tensors(path, self.tensors(), {"format": _FORMAT})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The columns that are there, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @property
+    def key(self) -> str:
+        """A key of everything that is in them."""
+        return stable_key({name: tensor_key(value) for name, value in self.tensors().items()})
+
+    def suspects(self) -> Tensor:
+        """Positions ``[N]``, most likely label error first; see `lightning_coreset.signals.scores.suspicion`."""
+        from lightning_coreset.signals.scores import suspicion
+
+        # Stable, so that ties go to the lowest index; items that no epoch saw come last.
+        return suspicion(self).argsort(descending=True, stable=True)
+
+    def followed_by(self, later: "Signals", new_run: bool = False) -> "Signals":
+        """These epochs and then those of ``later``, of the same ``N`` items.
+
+        Args:
+            later: Signals of the same pool. Its logits count for the items it has seen.
+            new_run: It is of another training run: its epochs get numbers of their own in ``runs``, and
+                embeddings are the later one's, or none where it has not seen all items, because those of two networks
+                cannot stand in one column.
+
+        Raises:
+            ValueError: Other labels, or another number of classes.
+        """
+        if not torch.equal(self.labels, later.labels) or self.logits.shape != later.logits.shape:
+            msg = (
+                f"Signals of {len(self)} and {len(later)} items with logits {list(self.logits.shape)} and "
+                f"{list(later.logits.shape)} do not belong to one pool: give signals with the same labels and classes."
+            )
+            raise ValueError(msg)
+        epochs: dict[str, Any] = {}
+        for name in ("losses", "margins", "correct", "errors", "feature_norms"):
+            first, second = getattr(self, name), getattr(later, name)
+            epochs[name] = None if first is None or second is None else torch.cat([first, second])
+        runs = [torch.zeros(one.epochs, dtype=torch.int64) if one.runs is None else one.runs for one in (self, later)]
+        shift = int(runs[0].max()) + 1 - int(runs[1].min()) if new_run else int(runs[0].max()) - int(runs[1].min())
+        embeddings = None
+        if self.embeddings is not None and later.embeddings is not None and not new_run:
+            embeddings = _last_seen(torch.stack([self.embeddings, later.embeddings]))
+        elif new_run and bool(torch.isfinite(later.logits).all()):
+            embeddings = later.embeddings
+        return replace(
+            self,
+            logits=_last_seen(torch.stack([self.logits, later.logits])),
+            **epochs,
+            embeddings=embeddings,
+            runs=torch.cat([runs[0], runs[1] + shift]),
         )
 
     def subset(self, positions: Tensor) -> "Signals":

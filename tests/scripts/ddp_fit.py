@@ -5,7 +5,7 @@ import warnings
 
 import torch
 
-from lightning_coreset import CoresetDataModule
+from lightning_coreset import CoresetDataModule, Proxy
 from tests.helpers.lightning_parts import DigitsSource, LinearNet, quiet_trainer
 
 
@@ -19,7 +19,12 @@ def main() -> None:
         torch.manual_seed(0)
         network = LinearNet()
         datamodule = CoresetDataModule(
-            DigitsSource(), method=method, ratio=0.1, features=network.body, weights="resample"
+            DigitsSource(),
+            method=method,
+            ratio=0.1,
+            features=network.body,
+            signals=Proxy("linear", epochs=2, seeds=3),
+            weights="resample",
         )
         trainer.fit(network, datamodule=datamodule)
         if datamodule.coreset is not None:
