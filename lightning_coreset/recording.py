@@ -51,6 +51,7 @@ class RecordingCallback(Callback):
         self._unwatch: Callable[[], None] | None = None
         self._pool: RecordedPool | None = None
         self._epoch: int | None = None
+        self._begun: int | None = None
 
     @abstractmethod
     def pool(self, trainer: Trainer, loader: "DataLoader[Any]") -> RecordedPool:
@@ -81,12 +82,19 @@ class RecordingCallback(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch."""
+        self._begin_epoch(trainer)
+
+    def _begin_epoch(self, trainer: Trainer) -> None:
         self._recorder.reset()
+        self._begun = trainer.current_epoch
         due = trainer.current_epoch % self.every_n_epochs == 0
         self._epoch = trainer.current_epoch if due else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Say which items are trained on."""
+        # A run that is resumed in the middle of an epoch does not start it again, and only its rest is recorded.
+        if self._begun != trainer.current_epoch:
+            self._begin_epoch(trainer)
         positions = self._seen.next()
         if self._epoch is not None:
             self._recorder.begin(positions)
@@ -154,7 +162,7 @@ class RecordingCallback(Callback):
         """Leave no trace on trainer and module."""
         self._recorder.detach()
         self._recorder.reset()
-        self._epoch = self._pool = None
+        self._epoch = self._pool = self._begun = None
         if self._unwatch is not None:
             self._unwatch()
             self._unwatch = None

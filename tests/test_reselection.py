@@ -97,10 +97,8 @@ def test_a_proxy_may_make_the_first_selection(tmp_path: Path) -> None:
     [
         {"save_on_train_epoch_end": False},
         {"save_on_train_epoch_end": True},
-        # 8 steps in each epoch of the warmup, 2 in the others.
-        {"every_n_train_steps": 2, "every_n_epochs": None},
     ],
-    ids=["after validation", "at the end", "at the last batch"],
+    ids=["after validation", "at the end"],
 )
 @pytest.mark.parametrize("epoch", [0, 1, 2, 3])
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, moment: dict, epoch: int) -> None:
