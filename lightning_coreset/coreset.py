@@ -139,6 +139,42 @@ class Coreset:
             msg = f"{path} is not a coreset or is damaged ({cause}): write it again with Coreset.save, or select again."
             raise CoresetError(msg) from error
 
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        told = self.manifest
+        return (
+            f"Coreset: {len(self)} of {told['pool_size']} train items by {told['method']!r} in {told['seconds']:.1f} s "
+            f"(seed {told['seed']})."
+        )
+
+    def same_items(self, other: "Coreset") -> bool:
+        """Whether both mean the same items in the same order, and the same images where a method made some."""
+        made = [coreset.manifest.get("resolved", {}).get("sda") for coreset in (self, other)]
+        return torch.equal(self.indices, other.indices) and made[0] == made[1]
+
+    def differences(self, other: "Coreset") -> str:
+        """What was asked for otherwise."""
+        names = ("method", "arguments", "budget", "seed")
+        return ", ".join(name for name in names if self.manifest.get(name) != other.manifest.get(name)) or "other picks"
+
+    def to_state(self) -> dict[str, Any]:
+        """For a checkpoint: tensors and primitives only. The assignment of all items is left out."""
+        return {
+            "indices": self.indices,
+            "weights": self.weights,
+            "gains": self.gains,
+            "labels": self.labels,
+            "notes": json.dumps({"details": self.details, "manifest": self.manifest}),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Coreset":
+        """What `to_state` gave, on the CPU."""
+        names = ("indices", "weights", "gains", "labels")
+        columns: dict[str, Any] = {name: None if state[name] is None else state[name].cpu() for name in names}
+        return cls(**columns, **json.loads(state["notes"]))
+
     def to_plain(self) -> dict[str, Any]:
         """All of it in JSON types, for files and for other ranks."""
         columns = {"indices": self.indices, "weights": self.weights, "gains": self.gains, "labels": self.labels}

@@ -1,6 +1,5 @@
 """CoresetDataModule: wraps a source of data, selects in ``setup()``, trains on what was selected."""
 
-import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ from lightning_coreset.distributed import EpochWeightedSampler
 from lightning_coreset.errors import CoresetError, UnsupportedSourceError
 from lightning_coreset.features import FeatureExtractor, resolve_extractor
 from lightning_coreset.recording import RecordedPool
-from lightning_coreset.registry import build_selector
+from lightning_coreset.registry import choose_selector
 from lightning_coreset.reselection import Reselection
 from lightning_coreset.selection import SelectionRun
 from lightning_coreset.selectors.base import Selector
@@ -127,7 +126,7 @@ class CoresetDataModule(LightningDataModule):
         self._num_workers = None if self._bare else num_workers
         self._ratio, self._budget = ratio, budget
         resolve_total(budget if isinstance(budget, int) and budget > 0 else 1, ratio=ratio, budget=budget)
-        self.selector = _choose_selector(selector, method, method_args, per_class)
+        self.selector = choose_selector(selector, method, method_args, per_class)
         self.selector.check()
         if weights not in ("ignore", "resample", "batch"):
             msg = f"weights={weights!r} is not accepted: give 'ignore', 'resample' or 'batch'."
@@ -265,15 +264,7 @@ class CoresetDataModule(LightningDataModule):
         if self._reselection.recorded is not None:
             state |= {"fingerprint": self._fingerprint, "recorded": self._reselection.recorded.tensors()}
         if self.coreset is not None:
-            plain = {"details": self.coreset.details, "manifest": self.coreset.manifest}
-            state |= {
-                "fingerprint": self._fingerprint,
-                "indices": self.coreset.indices,
-                "weights": self.coreset.weights,
-                "gains": self.coreset.gains,
-                "labels": self.coreset.labels,
-                "notes": json.dumps(plain),
-            }
+            state |= {"fingerprint": self._fingerprint} | self.coreset.to_state()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -323,7 +314,7 @@ class CoresetDataModule(LightningDataModule):
         elif not self._reselection.warmup and (self.coreset is None or self._selected != run.request):
             self.coreset = run.select()
             self._base = run.recorded
-            rank_zero_info(_summary(self.coreset))
+            rank_zero_info(self.coreset.summary)
         self._selected = run.request
         self._open_view(run)
 
@@ -349,7 +340,7 @@ class CoresetDataModule(LightningDataModule):
         coreset = run.select()
         self.coreset = replace(coreset, manifest=coreset.manifest | {"selected_after_epochs": epochs})
         self._open_view(run)
-        rank_zero_info(f"After {epochs} epoch(s): {_summary(self.coreset)}")
+        rank_zero_info(f"After {epochs} epoch(s): {self.coreset.summary}")
 
     def _recorded_pool(self, labels: Any = None) -> RecordedPool:
         """Whose signals a recording of this run holds: the source's train items, chosen or not."""
@@ -379,27 +370,17 @@ class CoresetDataModule(LightningDataModule):
         if "indices" not in state:
             self.coreset = None
             return
-        notes = json.loads(state["notes"])
-        current = self.coreset
-        if current is not None and _same_items(current, state["indices"].cpu(), notes["manifest"]):
+        stored, current = Coreset.from_state(state), self.coreset
+        if current is not None and current.same_items(stored):
             return
         # Where selections follow training, that of a checkpoint is another one as a matter of course.
         if current is not None and not self._reselection.active:
-            names = ("method", "arguments", "budget", "seed")
-            differing = [name for name in names if current.manifest.get(name) != notes["manifest"].get(name)]
             warnings.warn(
-                f"The checkpoint holds another selection than this run made ({', '.join(differing) or 'other picks'} "
-                "differ), and training goes on with the checkpoint's: start without ckpt_path to use the new one.",
+                f"The checkpoint holds another selection than this run made ({current.differences(stored)} differ), "
+                "and training goes on with the checkpoint's: start without ckpt_path to use the new one.",
                 stacklevel=3,
             )
-        self.coreset = Coreset(
-            indices=state["indices"].cpu(),
-            weights=state["weights"].cpu(),
-            gains=None if state["gains"] is None else state["gains"].cpu(),
-            labels=None if state["labels"] is None else state["labels"].cpu(),
-            details=notes["details"],
-            manifest=notes["manifest"],
-        )
+        self.coreset = stored
 
     def _template(self) -> TrainLoader:
         if not overrides_train_dataloader(self.source):
@@ -435,49 +416,16 @@ class CoresetDataModule(LightningDataModule):
         return WeightedItems(view, self.coreset.weights[self.coreset.indices.argsort()])
 
 
-def _choose_selector(
-    selector: Selector | None, method: str | None, method_args: dict[str, Any] | None, per_class: bool | None
-) -> Selector:
-    if selector is None:
-        arguments = dict(method_args or {})
-        if per_class is not None:
-            arguments["per_class"] = per_class
-        return build_selector(method or "subzerocore", arguments)
-    given = {"method": method, "method_args": method_args, "per_class": per_class}
-    beside = [name for name, value in given.items() if value is not None]
-    if beside:
-        msg = (
-            f"selector={type(selector).__name__} beside {beside[0]}={given[beside[0]]!r} is not accepted: give one of "
-            f"them (from the shell, --data.{beside[0]}=null clears it)."
-        )
-        raise ValueError(msg)
-    return selector
-
-
 def _source_positions(coreset: Coreset) -> Tensor:
     """The source's item behind each pick: images that a method made have their parents' weights in a sampler."""
     parents = coreset.details.get("parent")
     return coreset.indices if parents is None else torch.tensor(parents, dtype=torch.int64)
 
 
-def _same_items(coreset: Coreset, indices: Tensor, manifest: dict[str, Any]) -> bool:
-    """Whether a stored selection trains on the same: equal positions, and equal images where a method made some."""
-    made = [told.get("resolved", {}).get("sda") for told in (coreset.manifest, manifest)]
-    return torch.equal(coreset.indices, indices) and made[0] == made[1]
-
-
 def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(_is_plain(key) and _is_plain(part) for key, part in value.items())
     return isinstance(value, _PLAIN)
-
-
-def _summary(coreset: Coreset) -> str:
-    manifest = coreset.manifest
-    return (
-        f"Coreset: {len(coreset)} of {manifest['pool_size']} train items by {manifest['method']!r} in "
-        f"{manifest['seconds']:.1f} s (seed {manifest['seed']})."
-    )
 
 
 __all__ = ("CoresetDataModule",)

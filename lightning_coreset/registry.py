@@ -67,6 +67,31 @@ def build_selector(name: str, arguments: Mapping[str, Any]) -> "Selector":
     return found(**arguments)
 
 
+def choose_selector(
+    selector: "Selector | None", method: str | None, method_args: dict[str, Any] | None, per_class: bool | None
+) -> "Selector":
+    """The selector that was given, or that of a method by its name (``"subzerocore"`` where none is named).
+
+    Raises:
+        ValueError: A selector beside a method or its arguments, or an unknown name.
+        TypeError: An argument that the method does not accept.
+    """
+    if selector is None:
+        arguments = dict(method_args or {})
+        if per_class is not None:
+            arguments["per_class"] = per_class
+        return build_selector(method or "subzerocore", arguments)
+    given = {"method": method, "method_args": method_args, "per_class": per_class}
+    beside = [name for name, value in given.items() if value is not None]
+    if beside:
+        msg = (
+            f"selector={type(selector).__name__} beside {beside[0]}={given[beside[0]]!r} is not accepted: give one of "
+            f"them (from the shell, --data.{beside[0]}=null clears it)."
+        )
+        raise ValueError(msg)
+    return selector
+
+
 def _load_entry_points() -> None:
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name not in _SELECTORS:

@@ -23,8 +23,9 @@ from lightning_coreset.features import FeatureExtractor, PrecomputedFeatures, ex
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.pool import Pool
-from lightning_coreset.selectors.base import Selector, embed_everything
+from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.context import SelectionContext
+from lightning_coreset.selectors.rows import embed_everything
 from lightning_coreset.signals import Proxy, Signals
 from lightning_coreset.signals.sharing import from_rank
 from lightning_coreset.storage import exists, join

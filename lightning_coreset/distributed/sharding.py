@@ -29,11 +29,19 @@ def deal(costs: Tensor, world_size: int) -> Tensor:
     return ranks
 
 
-def index_range(size: int, rank: int, world_size: int) -> range:
-    """The consecutive part of ``size`` items that a rank works on; parts differ by at most one item.
+def index_range(size: int, rank: int, world_size: int, multiple: int = 1) -> range:
+    """The consecutive part of ``size`` items that a rank works on; parts differ by at most ``multiple`` items.
+
+    Args:
+        size: Items in all.
+        rank: This rank.
+        world_size: Number of ranks.
+        multiple: Parts begin at multiples of it.
 
     Example:
-        >>> [list(index_range(5, rank, 2)) for rank in range(2)]
-        [[0, 1], [2, 3, 4]]
+        >>> [list(index_range(5, rank, 2)) for rank in range(2)], index_range(10, 1, 2, multiple=4)
+        ([[0, 1], [2, 3, 4]], range(4, 10))
     """
-    return range(size * rank // world_size, size * (rank + 1) // world_size)
+    blocks = -(-size // multiple)
+    start, stop = (min(size, multiple * (blocks * part // world_size)) for part in (rank, rank + 1))
+    return range(start, stop)

@@ -6,6 +6,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import (
     Ranking,
     accumulator_dtype,
@@ -15,6 +16,7 @@ from lightning_coreset.ops.rows import (
     first_equal_row,
     normalize_rows,
 )
+from lightning_coreset.ops.sharded import Shards, pool_positions, sharded_greedy
 
 _BLOCK_ROWS = 8_192
 
@@ -26,6 +28,7 @@ def graph_cut(
     lam: float = 1.0,
     initial: Tensor | None = None,
     forbidden: Tensor | None = None,
+    reducer: Reducer | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Ranking:
     """Greedy on ``gain(j) = lam * sum_V s_ij - 2 * sum_{a chosen} s_ja`` with cosine similarity.
@@ -39,6 +42,8 @@ def graph_cut(
         lam: Weight of representing the pool against repeating oneself.
         initial: Rows that count as chosen already ``[m]``; not returned.
         forbidden: Rows that may not be picked ``[f]``; they stay in the pool that must be represented.
+        reducer: Ranks that hold one pool together, in order, each whole blocks of 64 rows: then ``features`` are this
+            rank's, and positions are those in the pool.
         advance: Called with the number of picks made since the last call, for a progress bar.
 
     Returns:
@@ -55,6 +60,8 @@ def graph_cut(
         [1, 2]
     """
     rows = normalize_rows(features)
+    if reducer is not None and reducer.world_size > 1:
+        return _over_ranks(Shards(rows, reducer), count, lam, initial, forbidden, advance)
     chosen = as_positions(initial, len(rows), "initial", rows.device)
     banned = as_positions(forbidden, len(rows), "forbidden", rows.device)
     candidates = candidate_mask(len(rows), chosen, banned, count)
@@ -62,6 +69,29 @@ def graph_cut(
     equal = first_equal_row(rows)
     gains = _first_gains(rows, equal, lam, chosen)
     return _greedy(rows, equal, gains.masked_fill_(~candidates, -torch.inf), count, advance)
+
+
+def _over_ranks(
+    shards: Shards,
+    count: int,
+    lam: float,
+    initial: Tensor | None,
+    forbidden: Tensor | None,
+    advance: Callable[[int], object] | None,
+) -> Ranking:
+    chosen, banned = (
+        pool_positions(shards, given, name) for given, name in ((initial, "initial"), (forbidden, "forbidden"))
+    )
+    gains = lam * _sum_of_similarities(shards.rows, shards.sum())
+    if len(chosen):
+        gains -= 2 * _sum_of_similarities(shards.rows, shards.at(chosen).sum(dim=0, dtype=gains.dtype))
+
+    def choose(row: Tensor) -> None:
+        gains.sub_(torch.mv(shards.rows, row.squeeze(0)), alpha=2)
+
+    return sharded_greedy(
+        shards, count, chosen=chosen, banned=banned, values=lambda: gains, choose=choose, advance=advance
+    )
 
 
 def graph_cut_bins(

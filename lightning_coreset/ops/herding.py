@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import (
     accumulator_dtype,
     as_positions,
@@ -13,6 +14,7 @@ from lightning_coreset.ops.rows import (
     first_equal_row,
     normalize_rows,
 )
+from lightning_coreset.ops.sharded import Shards, pool_positions, sharded_greedy
 
 
 def herding(
@@ -21,6 +23,7 @@ def herding(
     *,
     initial: Tensor | None = None,
     forbidden: Tensor | None = None,
+    reducer: Reducer | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Greedy on the distance of the chosen items' sum to that many times the mean.
@@ -32,6 +35,8 @@ def herding(
         count: Number of picks ``k``.
         initial: Rows whose sum the first pick starts from ``[m]``; not returned.
         forbidden: Rows that may not be picked ``[f]``; they stay in the mean.
+        reducer: Ranks that hold one pool together, in order, each whole blocks of 64 rows: then ``features`` are this
+            rank's, and positions are those in the pool.
         advance: Called with the number of picks made since the last call, for a progress bar.
 
     Returns:
@@ -48,6 +53,8 @@ def herding(
         [1]
     """
     rows = normalize_rows(features)
+    if reducer is not None and reducer.world_size > 1:
+        return _over_ranks(Shards(rows, reducer), count, initial, forbidden, advance)
     chosen = as_positions(initial, len(rows), "initial", rows.device)
     banned = as_positions(forbidden, len(rows), "forbidden", rows.device)
     excluded = ~candidate_mask(len(rows), chosen, banned, count)
@@ -70,3 +77,31 @@ def herding(
         if advance is not None:
             advance(1)
     return indices
+
+
+def _over_ranks(
+    shards: Shards,
+    count: int,
+    initial: Tensor | None,
+    forbidden: Tensor | None,
+    advance: Callable[[int], object] | None,
+) -> Tensor:
+    chosen, banned = (
+        pool_positions(shards, given, name) for given, name in ((initial, "initial"), (forbidden, "forbidden"))
+    )
+    mean = shards.sum() / shards.total
+    residual = mean * (len(chosen) + 1) - shards.at(chosen).sum(dim=0, dtype=mean.dtype)
+    squares = (shards.rows * shards.rows).sum(dim=1)
+
+    def choose(row: Tensor) -> None:
+        residual.add_(mean - row.squeeze(0))
+
+    return sharded_greedy(
+        shards,
+        count,
+        chosen=chosen,
+        banned=banned,
+        values=lambda: torch.mv(shards.rows, residual.float()).mul_(2).sub_(squares),
+        choose=choose,
+        advance=advance,
+    ).indices

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import (
     Ranking,
     accumulator_dtype,
@@ -13,6 +14,7 @@ from lightning_coreset.ops.rows import (
     first_argmax,
     normalize_rows,
 )
+from lightning_coreset.ops.sharded import Shards, pool_positions, sharded_greedy
 
 _FARTHEST_ON_THE_SPHERE = 2.0
 # Distances are off by less than this share.
@@ -28,6 +30,7 @@ def k_center(
     start: int | None = None,
     initial: Tensor | None = None,
     forbidden: Tensor | None = None,
+    reducer: Reducer | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Ranking:
     """Greedy k-center: each pick is the candidate farthest from all items chosen so far.
@@ -43,6 +46,8 @@ def k_center(
             ``initial`` where that is given.
         initial: Rows that count as chosen already ``[m]``; not returned.
         forbidden: Rows that may not be picked ``[f]``.
+        reducer: Ranks that hold one pool together, in order, each whole blocks of 64 rows: then ``features`` are this
+            rank's, and positions are those in the pool.
         advance: Called with the number of picks made since the last call, for a progress bar.
 
     Returns:
@@ -61,15 +66,12 @@ def k_center(
         [0, 2]
     """
     rows = normalize_rows(features)
+    if reducer is not None and reducer.world_size > 1:
+        return _over_ranks(Shards(rows, reducer), count, start, initial, forbidden, advance)
     chosen = as_positions(initial, len(rows), "initial", rows.device)
     banned = as_positions(forbidden, len(rows), "forbidden", rows.device)
     candidates = candidate_mask(len(rows), chosen, banned, count)
-    if start is not None and (not 0 <= start < len(rows) or not bool(candidates[start])):
-        msg = (
-            f"start={start} is not accepted: give a row from 0 to {len(rows) - 1} that is neither initial nor "
-            "forbidden."
-        )
-        raise ValueError(msg)
+    _check_start(start, candidates)
 
     nearest = NearestCenters(rows, len(chosen) + count)
     for item in chosen.split(1) if len(chosen) else ():
@@ -80,8 +82,53 @@ def k_center(
     if start is not None:
         first = torch.tensor([start], device=rows.device)
     elif not len(chosen):
-        first = first_argmax(_closeness_to_mean(rows).masked_fill_(~candidates, -torch.inf)).unsqueeze(0)
+        mean = rows.mean(dim=0, dtype=accumulator_dtype(rows.device)).float()
+        first = first_argmax(_closeness(rows, mean).masked_fill_(~candidates, -torch.inf)).unsqueeze(0)
     return _greedy(rows, nearest, first, count, advance)
+
+
+def _check_start(start: int | None, candidates: Tensor) -> None:
+    if start is not None and (not 0 <= start < len(candidates) or not bool(candidates[start])):
+        msg = (
+            f"start={start} is not accepted: give a row from 0 to {len(candidates) - 1} that is neither initial nor "
+            "forbidden."
+        )
+        raise ValueError(msg)
+
+
+def _over_ranks(
+    shards: Shards,
+    count: int,
+    start: int | None,
+    initial: Tensor | None,
+    forbidden: Tensor | None,
+    advance: Callable[[int], object] | None,
+) -> Ranking:
+    chosen, banned = (
+        pool_positions(shards, given, name) for given, name in ((initial, "initial"), (forbidden, "forbidden"))
+    )
+    _check_start(start, candidate_mask(shards.total, chosen, banned, count))
+    nearest = NearestCenters(shards.rows, len(chosen) + count)
+    for row in shards.at(chosen).split(1) if len(chosen) else ():
+        nearest.add(row)
+    first: tuple[Tensor, float] | None = None
+    if start is not None:
+        own = shards.own(torch.tensor([start], device=shards.rows.device))
+        reached = shards.best(torch.full_like(nearest.distances, -torch.inf).index_copy(0, own, nearest.distances[own]))
+        first = torch.full_like(nearest.distances, -torch.inf).index_fill_(0, own, 1.0), reached.value
+    elif not len(chosen):
+        mean = (shards.sum() / shards.total).float()
+        first = _closeness(shards.rows, mean), _FARTHEST_ON_THE_SPHERE
+    return sharded_greedy(
+        shards,
+        count,
+        chosen=chosen,
+        banned=banned,
+        values=lambda: nearest.distances,
+        choose=nearest.add,
+        first=first,
+        advance=advance,
+    )
 
 
 def _greedy(
@@ -165,6 +212,5 @@ def _distances(rows: Tensor, center: Tensor) -> Tensor:
     return torch.cdist(rows, center, compute_mode="donot_use_mm_for_euclid_dist").squeeze(1)
 
 
-def _closeness_to_mean(rows: Tensor) -> Tensor:
-    mean = rows.mean(dim=0, dtype=accumulator_dtype(rows.device)).float()
+def _closeness(rows: Tensor, mean: Tensor) -> Tensor:
     return -_distances(rows, mean.unsqueeze(0))

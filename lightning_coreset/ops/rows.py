@@ -89,6 +89,17 @@ def first_argmax(values: Tensor, dim: int = -1) -> Tensor:
     return torch.where(values == values.amax(dim=-1, keepdim=True), places, values.shape[-1]).amin(dim=-1)
 
 
+def row_keys(rows: Tensor) -> Tensor:
+    """A number for each row that is the same for equal rows, and by chance only for others ``[N]``, int64.
+
+    Args:
+        rows: ``[N, d]``, float32.
+    """
+    # Sums of integers wrap around without rounding, so equal rows have equal keys in whatever order they are added.
+    factors = torch.randint(2**62, (rows.shape[1],), generator=seeded_generator("equal rows")).to(rows.device)
+    return torch.cat([((part + 0.0).view(torch.int32) * factors).sum(dim=1) for part in rows.split(_HASHED_ROWS)])
+
+
 def first_equal_row(rows: Tensor) -> Tensor | None:
     """For each row the lowest row with the same values ``[N]``; None where all rows differ.
 
@@ -102,9 +113,7 @@ def first_equal_row(rows: Tensor) -> Tensor | None:
         >>> first_equal_row(torch.tensor([[1.0], [2.0], [1.0]])).tolist()
         [0, 1, 0]
     """
-    # Sums of integers wrap around without rounding, so equal rows have equal keys in whatever order they are added.
-    factors = torch.randint(2**62, (rows.shape[1],), generator=seeded_generator("equal rows")).to(rows.device)
-    keys = torch.cat([((part + 0.0).view(torch.int32) * factors).sum(dim=1) for part in rows.split(_HASHED_ROWS)])
+    keys = row_keys(rows)
     _, group = torch.unique(keys, return_inverse=True)
     places = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(places, len(rows)).scatter_reduce_(0, group, places, "amin")[group]

@@ -3,7 +3,7 @@
 import inspect
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar
@@ -14,10 +14,9 @@ from torch.utils.data import Dataset, Subset
 
 from lightning_coreset.budget import class_seats, resolve_total
 from lightning_coreset.coreset import Coreset
-from lightning_coreset.distributed import deal, gather_json, index_range, together
+from lightning_coreset.distributed import deal, gather_json, together
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.ops.memory import resolve_memory_limit
-from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import as_positions, candidate_mask
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import register
@@ -27,6 +26,7 @@ from lightning_coreset.selectors.expansion import Expansion
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.manifest import build_manifest, merge_resolved
 from lightning_coreset.selectors.merge import gather_picks, in_seat_order
+from lightning_coreset.selectors.rows import PoolRows
 from lightning_coreset.signals import Signals
 
 
@@ -95,6 +95,10 @@ class Selector(ABC):
         """What one group of ``size`` items of ``width`` numbers takes; here one look at each number."""
         rows = 4 * size * width if "features" in self.needs else 0
         return Work(20.0 * size * width, rows + 64 * size)
+
+    def shard_rows(self, size: int) -> int | None:
+        """What the parts of one group that ranks hold are multiples of; None: every rank holds all embeddings."""
+        return None
 
     def check_pool(self, pool: Pool, context: SelectionContext, signals: Signals | None = None) -> None:
         """Refuse a pool without what the method needs.
@@ -217,9 +221,9 @@ class Selector(ABC):
         limit = self._memory_limit(context)
 
         picks: dict[int, Picks] = {}
-        source = _Rows(
-            self.wants_features(signals), wide, context, [members[label] for label in mine] if classwise else None
-        )
+        shard_rows = None if classwise or reducer.world_size == 1 else self.shard_rows(wide.size)
+        classes = [members[label] for label in mine] if classwise else None
+        source = PoolRows(self.wants_features(signals), wide, context, classes, shard_rows)
         if reducer.rank == 0 and source.width is not None:
             sizes = {"groups": len(groups), "ranks": reducer.world_size if classwise else 1}
             log_estimate(self, wide.size, source.width, total, **sizes, device=source.device, limit=limit)
@@ -243,6 +247,7 @@ class Selector(ABC):
                     num_classes=pool.num_classes,
                     seed=seed,
                     pool_size=wide.size,
+                    reducer=reducer if shard_rows else None,
                     memory_limit=limit,
                     advance=advance,
                 )
@@ -301,48 +306,6 @@ class Selector(ABC):
         # Ranks of one machine share its memory; all ranks must decide alike.
         smallest = int(torch.cat(context.reducer.gather(torch.tensor([limit]))).min())
         return smallest // context.reducer.world_size if context.memory_limit == "auto" else smallest
-
-
-class _Rows:
-    """Embeddings of pool positions: from the pool, or embedded once for all that this rank works on."""
-
-    def __init__(self, wanted: bool, pool: Expansion, context: SelectionContext, classes: list[Tensor] | None) -> None:
-        self._matrix: Tensor | None = None
-        self._positions: Tensor | None = None
-        if wanted:
-            if pool.features is not None:
-                self._matrix = pool.features
-            elif classes is None:
-                assert pool.embed is not None
-                self._matrix = embed_everything(pool.size, pool.embed, context.reducer)
-            else:
-                assert pool.embed is not None
-                with together(context.reducer, "embedding"):
-                    # A rank may be left without classes: nothing to embed then.
-                    if classes:
-                        self._positions = torch.cat(classes).sort().values
-                        self._matrix = pool.embed(self._positions)
-        self.width = None if self._matrix is None else self._matrix.shape[1]
-        home = torch.device("cpu") if self._matrix is None else self._matrix.device
-        self.device = context.device or home
-
-    def rows(self, positions: Tensor) -> Tensor | None:
-        if self._matrix is None:
-            return None
-        if self._positions is not None:
-            positions = torch.searchsorted(self._positions, positions)
-        whole = len(positions) == len(self._matrix)
-        matrix = self._matrix if whole else self._matrix[positions.to(self._matrix.device)]
-        return matrix.to(self.device)
-
-
-def embed_everything(size: int, embed: Callable[[Tensor], Tensor], reducer: Reducer) -> Tensor:
-    """Embeddings of a whole pool ``[N, d]``, each rank its part of them, on every rank."""
-    own = index_range(size, reducer.rank, reducer.world_size)
-    # A rank without items would not know the width of the rows it must gather.
-    with together(reducer, "embedding"):
-        rows = embed(torch.arange(own.start, own.stop) if own else torch.tensor([0]))
-    return torch.cat(reducer.gather(rows if own else rows[:0]))
 
 
 class _Advance:

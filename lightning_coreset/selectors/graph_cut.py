@@ -1,6 +1,7 @@
 """Graph cut as a selector."""
 
 from lightning_coreset.ops import graph_cut
+from lightning_coreset.ops.sharded import SHARD_ROWS
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.cost import Work, greedy_work
 from lightning_coreset.selectors.group import Group, Picks
@@ -38,6 +39,10 @@ class GraphCut(Selector, name="graph_cut"):
             msg = f"lam={self.lam!r} is not accepted: give a positive number."
             raise ValueError(msg)
 
+    def shard_rows(self, size: int) -> int | None:
+        """Ranks hold their own rows and exchange one for each pick."""
+        return SHARD_ROWS
+
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """A product with a vector for each pick."""
         return greedy_work(size, width, count)
@@ -50,6 +55,7 @@ class GraphCut(Selector, name="graph_cut"):
             lam=self.lam,
             initial=group.initial,
             forbidden=group.forbidden,
+            reducer=group.reducer,
             advance=group.advance,
         )
         return Picks(indices, gains)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.ops.random import seeded_generator
+from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import candidate_mask
 from lightning_coreset.signals import Signals
 
@@ -29,6 +30,8 @@ class Group:
         num_classes: Classes of the whole pool, None where it has none.
         seed: Seed of the selection.
         pool_size: Items of the whole pool.
+        reducer: Ranks that hold one group together; None: this rank has all of it. With it ``features`` are this rank's
+            consecutive part, while ``size``, ``initial``, ``forbidden`` and picks are those of the whole group.
         memory_limit: Bytes a kernel may take.
         advance: To be called with the number of picks made, for the progress bar.
     """
@@ -45,6 +48,7 @@ class Group:
     num_classes: int | None = None
     seed: int = 0
     pool_size: int = 0
+    reducer: Reducer | None = None
     memory_limit: int | None = None
     advance: Callable[[int], object] | None = None
 

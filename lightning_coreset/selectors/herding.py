@@ -1,6 +1,7 @@
 """Herding as a selector."""
 
 from lightning_coreset.ops import herding
+from lightning_coreset.ops.sharded import SHARD_ROWS
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.cost import Work, greedy_work
 from lightning_coreset.selectors.group import Group, Picks
@@ -23,6 +24,10 @@ class Herding(Selector, name="herding"):
 
     per_class_default = True
 
+    def shard_rows(self, size: int) -> int | None:
+        """Ranks hold their own rows and exchange one for each pick."""
+        return SHARD_ROWS
+
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """A product with a vector for each pick."""
         return greedy_work(size, width, count)
@@ -30,5 +35,12 @@ class Herding(Selector, name="herding"):
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.herding`."""
         return Picks(
-            herding(group.rows, group.count, initial=group.initial, forbidden=group.forbidden, advance=group.advance)
+            herding(
+                group.rows,
+                group.count,
+                initial=group.initial,
+                forbidden=group.forbidden,
+                reducer=group.reducer,
+                advance=group.advance,
+            )
         )

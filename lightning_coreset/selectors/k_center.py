@@ -1,6 +1,7 @@
 """K-center as a selector."""
 
 from lightning_coreset.ops import k_center
+from lightning_coreset.ops.sharded import SHARD_ROWS
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.cost import Work, center_work
 from lightning_coreset.selectors.group import Group, Picks
@@ -38,6 +39,10 @@ class KCenter(Selector, name="k_center"):
             )
             raise ValueError(msg)
 
+    def shard_rows(self, size: int) -> int | None:
+        """Ranks hold their own rows and exchange one for each pick."""
+        return SHARD_ROWS
+
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """Distances to each pick."""
         return center_work(size, width, count)
@@ -50,6 +55,7 @@ class KCenter(Selector, name="k_center"):
             start=self.start,
             initial=group.initial,
             forbidden=group.forbidden,
+            reducer=group.reducer,
             advance=group.advance,
         )
         return Picks(indices, gains)
