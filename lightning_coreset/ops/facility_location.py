@@ -10,7 +10,9 @@ from lightning_coreset.ops.exact_greedy import exact_greedy, greedy_on_device
 from lightning_coreset.ops.neighbor_graph import approximate_neighbors
 from lightning_coreset.ops.objective import FacilityLocationObjective
 from lightning_coreset.ops.partitioned_greedy import partitioned_greedy
+from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import Ranking, as_positions, candidate_mask
+from lightning_coreset.ops.sharded import Shards, pool_positions
 from lightning_coreset.ops.similarity import ExactMode, SimilarityKind, SimilarityRows, choose_mode
 from lightning_coreset.ops.sparse_greedy import sparse_greedy
 from lightning_coreset.ops.stochastic_greedy import stochastic_greedy
@@ -150,9 +152,18 @@ def approximate_greedy(
     forbidden: Tensor | None = None,
     seed: int = 0,
     memory_limit: int | str | None = None,
+    reducer: Reducer | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Ranking:
-    """`facility_location` in one of its approximate modes."""
+    """`facility_location` in one of its approximate modes.
+
+    With a ``reducer`` (partitioned only) ``features`` are the whole shelves of this rank, and positions those in the
+    pool.
+    """
+    if reducer is not None and reducer.world_size > 1:
+        return _partitioned_over_ranks(
+            Shards(features, reducer), count, initial, forbidden, similarity, seed, memory_limit, advance
+        )
     size, device = len(features), features.device
     chosen = as_positions(initial, size, "initial", device)
     candidates = candidate_mask(size, chosen, as_positions(forbidden, size, "forbidden", device), count)
@@ -186,6 +197,33 @@ def approximate_greedy(
     rows = SimilarityRows(features, kind=similarity, memory_limit=memory_limit)
     objective = _covering(FacilityLocationObjective(rows, candidate_weights, item_weights), chosen)
     return stochastic_greedy(objective, candidates, count, seed=seed, advance=advance)
+
+
+def _partitioned_over_ranks(
+    shards: Shards,
+    count: int,
+    initial: Tensor | None,
+    forbidden: Tensor | None,
+    similarity: SimilarityKind,
+    seed: int,
+    memory_limit: int | str | None,
+    advance: Callable[[int], object] | None,
+) -> Ranking:
+    chosen, banned = (
+        pool_positions(shards, given, name) for given, name in ((initial, "initial"), (forbidden, "forbidden"))
+    )
+    candidates = candidate_mask(shards.total, chosen, banned, count)
+    return partitioned_greedy(
+        shards.rows,
+        count,
+        candidates=candidates[shards.offset : shards.offset + len(shards.rows)],
+        initial=shards.at(chosen),
+        similarity=similarity,
+        seed=seed,
+        memory_limit=memory_limit,
+        reducer=shards.reducer,
+        advance=advance,
+    )
 
 
 def facility_location_greedy(

@@ -1,6 +1,6 @@
 """Pairwise similarity in blocks of rows: held whole where it fits, computed again row by row where it does not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -120,11 +120,20 @@ def represented_by(similarity: SimilarityRows, chosen: Tensor) -> Tensor:
         Position in ``chosen`` for each item ``[N]``. O(k N) time from a dense matrix, O(k N d) from a streamed one;
         O(N) memory beyond a block of rows.
     """
+    return _owners(similarity, len(chosen), lambda part: similarity.rows(chosen[part]))
+
+
+def represented_by_rows(similarity: SimilarityRows, rows: Tensor) -> Tensor:
+    """`represented_by` with chosen items that are elsewhere, as unit rows in order ``[k, d]``."""
+    return _owners(similarity, len(rows), lambda part: similarity.against(rows[part]))
+
+
+def _owners(similarity: SimilarityRows, count: int, values_of: Callable[[slice], Tensor]) -> Tensor:
     device = similarity.features.device
     best = torch.full((similarity.size,), -torch.inf, device=device)
     owner = torch.zeros(similarity.size, dtype=torch.int64, device=device)
-    for part in row_blocks(len(chosen), min(_BLOCK_ROWS, _BLOCK_VALUES // similarity.size)):
-        values = similarity.rows(chosen[part])
+    for part in row_blocks(count, min(_BLOCK_ROWS, _BLOCK_VALUES // max(1, similarity.size))):
+        values = values_of(part)
         top, first = values.amax(dim=0), first_argmax(values, dim=0)
         better = top > best
         owner = torch.where(better, first + part.start, owner)

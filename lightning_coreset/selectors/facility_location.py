@@ -2,6 +2,9 @@
 
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from lightning_coreset.ops.facility_location import (
     MODES,
     Mode,
@@ -9,7 +12,9 @@ from lightning_coreset.ops.facility_location import (
     facility_location_greedy,
     plan_mode,
 )
-from lightning_coreset.ops.similarity import SimilarityRows, represented_by
+from lightning_coreset.ops.partitioned_greedy import SHELF_ITEMS
+from lightning_coreset.ops.sharded import Shards
+from lightning_coreset.ops.similarity import SimilarityRows, represented_by, represented_by_rows
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.cost import Work, facility_work
 from lightning_coreset.selectors.group import Group, Picks
@@ -55,6 +60,10 @@ class FacilityLocation(Selector, name="facility_location"):
         """Refuse unknown words."""
         check_words(similarity=(self.similarity, ("cosine", "shifted")), mode=(self.mode, (*MODES, None)))
 
+    def shard_rows(self, size: int) -> int | None:
+        """Ranks hold whole shelves of a pool that is partitioned."""
+        return SHELF_ITEMS if plan_mode(size, self.mode).mode == "partitioned" else None
+
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """That of facility location in the mode that will run."""
         return facility_work(plan_mode(size, self.mode, memory_limit), size, width, count)
@@ -77,10 +86,20 @@ class FacilityLocation(Selector, name="facility_location"):
                 forbidden=group.forbidden,
                 seed=group.seed,
                 memory_limit=group.memory_limit,
+                reducer=group.reducer,
                 advance=group.advance,
             )
         resolved = {"mode": plan.mode, "mode_reason": plan.reason}
-        return Picks(indices, gains, represented_by(similarity, indices), resolved=resolved)
+        return Picks(indices, gains, self._owners(group, similarity, indices), resolved=resolved)
+
+    def _owners(self, group: Group, similarity: SimilarityRows, indices: Tensor) -> Tensor:
+        if group.reducer is None:
+            return represented_by(similarity, indices)
+        shards = Shards(similarity.features, group.reducer)
+        ascending, order = indices.sort()
+        rows = torch.empty(len(indices), similarity.features.shape[1], device=indices.device)
+        rows[order] = shards.at(ascending)
+        return torch.cat(group.reducer.gather(represented_by_rows(similarity, rows)))
 
 
 def check_words(**given: tuple[object, tuple[object, ...]]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_coreset import CoresetError, select
+from lightning_coreset import CoresetError, FacilityLocation, Pool, SelectionContext, select
 from lightning_coreset.ops import facility_location
 from lightning_coreset.ops.facility_location import LARGEST_EXACT, MODES, plan_mode
 from lightning_coreset.ops.neighbor_graph import approximate_neighbors
@@ -199,3 +199,29 @@ def test_large_groups_are_partitioned_without_asking(method: str, monkeypatch: p
     resolved = select(rows, labels, method=method, budget=30).manifest["resolved"]
     assert resolved["mode"] == ["partitioned", "dense"]
     assert resolved["mode_reason"][0] == "more than 200 items in one group"
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("ranks", [2, 3, 64])
+def test_a_partitioned_pool_over_ranks_is_embedded_once_and_weighed_alike(
+    ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["lightning_coreset.selectors.facility_location"], "SHELF_ITEMS", 256)
+    rows = normal_rows(1_100, 12)
+    selector = FacilityLocation(mode="partitioned")
+    alone = selector.select(Pool(rows), 40, initial=[7, 900], forbidden=[8])
+    asked: list[list[int]] = [[] for _ in range(ranks)]
+
+    def choose(reducer: Any) -> Any:
+        def embed(positions: Tensor) -> Tensor:
+            asked[reducer.rank].extend(positions.tolist())
+            return rows[positions]
+
+        context = SelectionContext(embed=embed, reducer=reducer)
+        return selector.select(Pool(size=1_100), 40, initial=[7, 900], forbidden=[8], context=context)
+
+    for found in run_ranks(ranks, choose):
+        assert torch.equal(found.indices, alone.indices)
+        assert torch.equal(found.weights, alone.weights)
+        assert torch.equal(found.assignment, alone.assignment)
+    assert sorted(item for part in asked for item in part) == list(range(1_100))
