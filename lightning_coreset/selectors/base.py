@@ -20,6 +20,7 @@ from lightning_coreset.ops.memory import resolve_memory_limit
 from lightning_coreset.ops.rows import as_positions, candidate_mask
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import register
+from lightning_coreset.selectors.batching import batches_of, together_on
 from lightning_coreset.selectors.context import SelectionContext
 from lightning_coreset.selectors.cost import Work, log_estimate
 from lightning_coreset.selectors.expansion import Expansion
@@ -83,6 +84,14 @@ class Selector(ABC):
     @abstractmethod
     def select_group(self, group: Group) -> Picks:
         """Pick ``group.count`` rows of one group, none of them ``initial`` or ``forbidden``."""
+
+    def select_groups(self, groups: list[Group]) -> list[Picks]:
+        """Pick in several groups; a method may do so in all of them at once."""
+        return [self.select_group(group) for group in groups]
+
+    def batch_bytes(self, size: int, memory_limit: int) -> int | None:
+        """Memory of a group of ``size`` items among several that are selected from at once; None: not at once."""
+        return None
 
     def check(self) -> None:  # noqa: B027 (a method without such arguments has nothing to add)
         """Refuse hyperparameters that make no sense, before any work starts."""
@@ -231,30 +240,32 @@ class Selector(ABC):
             together(reducer, f"selecting with {self.name!r}"),
             context.progress(int(shares[mine].sum()), f"Selecting ({self.name})") as bar,
         ):
-            for label in mine.tolist():
-                positions = members[label]
-                advance = _Advance(bar.update)
-                group = Group(
-                    size=len(positions),
-                    count=int(shares[label]),
-                    features=source.rows(positions),
-                    signals=None if signals is None else signals.subset(positions),
-                    pool_signals=signals,
-                    positions=positions,
-                    initial=_rows_of(chosen, positions).to(source.device),
-                    forbidden=_rows_of(banned, positions).to(source.device),
-                    label=label if classwise else None,
-                    num_classes=pool.num_classes,
-                    seed=seed,
-                    pool_size=wide.size,
-                    reducer=reducer if shard_rows else None,
-                    memory_limit=limit,
-                    advance=advance,
-                )
-                found = self.select_group(group)
-                _check_picks(self, found, group)
-                advance(group.count - advance.done)
-                picks[label] = found
+            for labels_together in self._batches(mine.tolist(), members, source.device, limit):
+                batch = [
+                    Group(
+                        size=len(members[label]),
+                        count=int(shares[label]),
+                        features=source.rows(members[label]),
+                        signals=None if signals is None else signals.subset(members[label]),
+                        pool_signals=signals,
+                        positions=members[label],
+                        initial=_rows_of(chosen, members[label]).to(source.device),
+                        forbidden=_rows_of(banned, members[label]).to(source.device),
+                        label=label if classwise else None,
+                        num_classes=pool.num_classes,
+                        seed=seed,
+                        pool_size=wide.size,
+                        reducer=reducer if shard_rows else None,
+                        memory_limit=limit,
+                        advance=_Advance(bar.update),
+                    )
+                    for label in labels_together
+                ]
+                for label, group, found in zip(labels_together, batch, self.select_groups(batch), strict=True):
+                    _check_picks(self, found, group)
+                    assert isinstance(group.advance, _Advance)
+                    group.advance(group.count - group.advance.done)
+                    picks[label] = found
         everything = gather_picks(reducer, picks if classwise or reducer.rank == 0 else {})
         merged = in_seat_order(everything, seats, members, wide.size, weighted=self.weighted)
         resolved = merge_resolved(
@@ -275,6 +286,14 @@ class Selector(ABC):
                 self, pool, total, seed=seed, per_class=classwise, resolved=resolved, seconds=seconds
             ),
         )
+
+    def _batches(
+        self, labels: list[int], members: list[Tensor], device: torch.device, limit: int
+    ) -> Sequence[Sequence[int]]:
+        if not together_on(device):
+            return [[label] for label in labels]
+        sizes = [len(members[label]) for label in labels]
+        return batches_of(labels, sizes, lambda size: self.batch_bytes(size, limit), limit)
 
     def _signals(self, pool: Pool, context: SelectionContext) -> Signals | None:
         if "signals" not in self.needs:

@@ -1,10 +1,11 @@
 """Facility location as a selector."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_coreset.ops.batched_greedy import MATRICES, BatchedClasses
 from lightning_coreset.ops.facility_location import (
     MODES,
     Mode,
@@ -68,6 +69,18 @@ class FacilityLocation(Selector, name="facility_location"):
         """That of facility location in the mode that will run."""
         return facility_work(plan_mode(size, self.mode, memory_limit), size, width, count)
 
+    def batch_bytes(self, size: int, memory_limit: int) -> int | None:
+        """Two matrices, where they fit the limit."""
+        needed = 4 * MATRICES * size * size
+        return needed if plan_mode(size, self.mode, memory_limit).mode == "dense" and needed <= memory_limit else None
+
+    def select_groups(self, groups: list[Group]) -> list[Picks]:
+        """Several classes in one tensor, with the picks of one after the other."""
+        if len(groups) == 1:
+            return super().select_groups(groups)
+        classes = BatchedClasses([group.rows for group in groups], self.similarity)
+        return picks_of(classes, groups, None, [{} for _ in groups])
+
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.facility_location`."""
         plan = plan_mode(group.size, self.mode, group.memory_limit, group.rows.device)
@@ -100,6 +113,23 @@ class FacilityLocation(Selector, name="facility_location"):
         rows = torch.empty(len(indices), similarity.features.shape[1], device=indices.device)
         rows[order] = shards.at(ascending)
         return torch.cat(group.reducer.gather(represented_by_rows(similarity, rows)))
+
+
+def picks_of(
+    classes: BatchedClasses, groups: list[Group], candidate_weights: Tensor | None, resolved: list[dict[str, Any]]
+) -> list[Picks]:
+    """Facility location in several classes at once."""
+    found = classes.greedy(
+        [group.count for group in groups],
+        candidate_weights=candidate_weights,
+        initial=[group.initial for group in groups],
+        forbidden=[group.forbidden for group in groups],
+    )
+    said = {"mode": "dense", "mode_reason": f"{len(groups)} classes in one tensor"}
+    return [
+        Picks(one.ranking.indices, one.ranking.gains, one.owners, resolved=told | said)
+        for one, told in zip(found, resolved, strict=True)
+    ]
 
 
 def check_words(**given: tuple[object, tuple[object, ...]]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_coreset.ops.batched_greedy import MATRICES, BatchedClasses
 from lightning_coreset.ops.facility_location import (
     MODES,
     Mode,
@@ -23,7 +24,7 @@ from lightning_coreset.ops.rows import accumulator_dtype
 from lightning_coreset.ops.similarity import SimilarityRows, represented_by
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.cost import Work, facility_work
-from lightning_coreset.selectors.facility_location import check_words
+from lightning_coreset.selectors.facility_location import check_words, picks_of
 from lightning_coreset.selectors.group import Group, Picks
 
 KSolver = Literal["log", "eq9", "paper_float64"]
@@ -115,6 +116,25 @@ class SubZeroCore(Selector, name="subzerocore"):
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """That of facility location in the mode that will run."""
         return facility_work(plan_mode(size, self.mode, memory_limit), size, width, count)
+
+    def batch_bytes(self, size: int, memory_limit: int) -> int | None:
+        """Two matrices, where they fit the limit."""
+        needed = 4 * MATRICES * size * size
+        return needed if plan_mode(size, self.mode, memory_limit).mode == "dense" and needed <= memory_limit else None
+
+    def select_groups(self, groups: list[Group]) -> list[Picks]:
+        """Several classes in one tensor, with the picks of one after the other."""
+        if len(groups) == 1 or self.radius == "raw":
+            return super().select_groups(groups)
+        classes = BatchedClasses([group.rows for group in groups], self.similarity)
+        neighbors = [self._neighbors(group) if group.size > 1 else 0 for group in groups]
+        radii = classes.radii(neighbors)
+        weights = torch.ones_like(radii)
+        for place, group in enumerate(groups):
+            if neighbors[place]:
+                density = density_weights(radii[place, : group.size], one_sided=self.one_sided)
+                weights[place, : group.size] = density.pow_(self.density_power)
+        return picks_of(classes, groups, weights, [{"neighbors": number or None} for number in neighbors])
 
     def select_group(self, group: Group) -> Picks:
         """Density weights and greedy on one similarity."""
