@@ -37,6 +37,11 @@ def load_faiss() -> ModuleType | None:
     return module
 
 
+def has_gpus(faiss: ModuleType) -> bool:
+    """Whether this faiss can use a GPU here."""
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+
+
 def _is_installed(name: str) -> bool:
     try:
         distribution(name)

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_coreset.ops.faiss_guard import load_faiss
+from lightning_coreset.ops.faiss_guard import has_gpus, load_faiss
 from lightning_coreset.ops.k_center import distances_to
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.rows import accumulator_dtype, first_argmax, row_blocks
@@ -88,6 +88,7 @@ def kmeans(
                 clusters,
                 niter=iterations,
                 seed=seed % 2**31,
+                gpu=has_gpus(faiss),
                 # Without these faiss trains on a sample and complains about small clusters.
                 min_points_per_centroid=1,
                 max_points_per_centroid=len(rows),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.errors import CoresetError
-from lightning_coreset.ops.faiss_guard import load_faiss
+from lightning_coreset.ops.faiss_guard import has_gpus, load_faiss
 from lightning_coreset.ops.neighbors import Neighbors, nearest_neighbors
 from lightning_coreset.ops.rows import normalize_rows
 
@@ -85,7 +85,7 @@ def _index(rows: np.ndarray, search: str, seed: int) -> Any:
         index.nprobe = min(_PROBES, lists)
         step = max(1, len(rows) // (_TRAINED_PER_LIST * lists))
         index.train(np.ascontiguousarray(rows[::step]))
-    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0 and search == "ivf":
+    if search == "ivf" and has_gpus(faiss):
         index = faiss.index_cpu_to_all_gpus(index)
     index.add(rows)
     return index
