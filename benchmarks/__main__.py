@@ -68,6 +68,9 @@ PARTS = (
     Part("estimate", "scale", ("--only", "estimate"), gigabytes=5),
     Part("coverage", "coverage"),
     Part("cifar10", "cifar10"),
+    Part("signals", "signals"),
+    Part("signal_methods", "signal_methods"),
+    Part("dq_v2", "dq_v2"),
 )
 
 
