@@ -19,7 +19,11 @@ from lightning_coreset.ops.sharded import Shards, pool_positions, sharded_greedy
 _FARTHEST_ON_THE_SPHERE = 2.0
 # Distances are off by less than this share.
 _WITH_ROUNDING = 1.0001
-# Gathering more rows than this share costs more than looking at all of them.
+# Squared distances by a product of unit rows are off by less than this.
+_ROUNDING_OF_SQUARES = 1e-4
+# Where more rows than this share are left a product is cheaper than measuring them,
+_WORTH_MULTIPLYING = 0.1
+# and gathering more than this share costs more than measuring all of them.
 _WORTH_GATHERING = 0.5
 
 
@@ -37,7 +41,8 @@ def k_center(
 
     One running vector holds the distance of every item to its nearest chosen one. Distances are taken from
     differences, not from a product, so duplicates are at distance zero exactly. On CPUs items are passed over whose
-    chosen one is so far from the new pick that, by the triangle inequality, it stays the nearest (Elkan 2003).
+    chosen one is so far from the new pick that, by the triangle inequality, it stays the nearest (Elkan 2003), or for
+    which a product tells it.
 
     Args:
         features: ``[N, d]``; rows are normalised here.
@@ -170,6 +175,7 @@ class NearestCenters:
         self._prunes = rows.device.type == "cpu"
         self._centers = rows.new_empty(most if self._prunes else 0, rows.shape[1])
         self._owner = torch.zeros(len(rows) if self._prunes else 0, dtype=torch.int64)
+        self._lengths = rows.square().sum(dim=1) if self._prunes else rows.new_empty(0)
         self._count = 0
 
     def add(self, center: Tensor) -> None:
@@ -200,6 +206,10 @@ class NearestCenters:
             return None
         between = _distances(self._centers[: self._count], center)
         within = self.distances * _WITH_ROUNDING > between[self._owner] / 2
+        if int(within.sum()) > _WORTH_MULTIPLYING * len(within):
+            # Squares by a product tell who is surely farther; who is not is measured.
+            squares = torch.mv(self._rows, center.squeeze(0)).mul_(-2).add_(self._lengths).add_(center.square().sum())
+            within &= squares < self.distances * self.distances.abs() + _ROUNDING_OF_SQUARES
         return None if int(within.sum()) > _WORTH_GATHERING * len(within) else torch.nonzero(within).flatten()
 
 
