@@ -17,8 +17,6 @@ from lightning_coreset.ops.rows import (
 from lightning_coreset.ops.sharded import Shards, pool_positions, sharded_greedy
 
 _FARTHEST_ON_THE_SPHERE = 2.0
-# Distances are off by less than this share.
-_WITH_ROUNDING = 1.0001
 # Squared distances by a product of unit rows are off by less than this.
 _ROUNDING_OF_SQUARES = 1e-4
 # Where more rows than this share are left a product is cheaper than measuring them,
@@ -175,8 +173,8 @@ class NearestCenters:
         self._prunes = rows.device.type == "cpu"
         self._centers = rows.new_empty(most if self._prunes else 0, rows.shape[1])
         self._owner = torch.zeros(len(rows) if self._prunes else 0, dtype=torch.int64)
-        self._lengths = rows.square().sum(dim=1) if self._prunes else rows.new_empty(0)
         self._count = 0
+        self._try_triangles_at = 0
 
     def add(self, center: Tensor) -> None:
         """Take one more centre in ``[1, d]``."""
@@ -204,18 +202,29 @@ class NearestCenters:
         """Rows that the centre may be nearer to than their own; None where that is most of them."""
         if self._count == 0:
             return None
-        between = _distances(self._centers[: self._count], center)
-        within = self.distances * _WITH_ROUNDING > between[self._owner] / 2
-        if int(within.sum()) > _WORTH_MULTIPLYING * len(within):
-            # Squares by a product tell who is surely farther; who is not is measured.
-            squares = torch.mv(self._rows, center.squeeze(0)).mul_(-2).add_(self._lengths).add_(center.square().sum())
-            within &= squares < self.distances * self.distances.abs() + _ROUNDING_OF_SQUARES
-        return None if int(within.sum()) > _WORTH_GATHERING * len(within) else torch.nonzero(within).flatten()
+        # Squared distances from a product are quick, and near enough to tell who is surely farther.
+        nearest = self.distances * self.distances.abs() + _ROUNDING_OF_SQUARES
+        within: Tensor | None = None
+        if self._count >= self._try_triangles_at:
+            between = _squares(self._centers[: self._count], center)
+            within = 4 * nearest > between[self._owner]
+            if int(within.sum()) <= _WORTH_MULTIPLYING * len(within):
+                return torch.nonzero(within).flatten()
+            # Without clusters it never pays: ask again when there are many more centres.
+            self._try_triangles_at = self._count + self._count // 8 + 1
+        farther = _squares(self._rows, center) >= nearest
+        near = torch.nonzero(~farther if within is None else within & ~farther).flatten()
+        return None if len(near) > _WORTH_GATHERING * len(farther) else near
 
 
 def distances_to(rows: Tensor, item: Tensor) -> Tensor:
     """Euclidean distance of every row to one of them (``item`` ``[1]``), ``[N]``; exactly zero for its duplicates."""
     return _distances(rows, rows.index_select(0, item))
+
+
+def _squares(rows: Tensor, center: Tensor) -> Tensor:
+    """Squared distances of unit rows, up to rounding ``[N]``; a row of zeros is nearer than this."""
+    return torch.mv(rows, center.squeeze(0)).mul_(-2).add_(1 + center.square().sum())
 
 
 def _distances(rows: Tensor, center: Tensor) -> Tensor:
