@@ -163,15 +163,20 @@ def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}"
 
 
-def show(title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[object]], append: bool) -> None:
-    """Print a table; append it to the results with what is needed to make it again."""
+def aligned(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table whose columns stand below each other."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    table = "\n".join(lines)
+    return "\n".join(lines)
+
+
+def show(title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[object]], append: bool) -> None:
+    """Print a table; append it to the results with what is needed to make it again."""
+    table = aligned(header, rows)
     print(f"\n{title}\n{note}\n\n{table}", flush=True)
     if append:
         with RESULTS.open("a") as results:

@@ -1,9 +1,7 @@
 """Two real ranks over gloo."""
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -78,7 +76,7 @@ def test_two_ranks_give_the_answer_of_one(
     expected, everything = work.selected(method, arguments, 30, on_demand)
     answers = processes.run(work.selected, method, arguments, 30, on_demand)
     for coreset, _ in answers:
-        assert comparable(coreset) == comparable(expected)
+        assert work.comparable(coreset) == work.comparable(expected)
     # Each item is embedded once, by one of the ranks.
     assert sorted(item for _, asked in answers for item in asked) == sorted(everything)
     if on_demand and everything:
@@ -113,9 +111,3 @@ def test_weights_that_cannot_be_had_are_told_on_every_rank(processes: ProcessPoo
         assert "features='pixels'" in answer
     assert time.monotonic() - started < 60
     assert processes.run(work.still_in_step) == [[0, 1], [0, 1]]
-
-
-def comparable(coreset: dict[str, Any]) -> str:
-    """All of a coreset but what a clock and a memory meter say."""
-    manifest = {name: value for name, value in coreset["manifest"].items() if name not in ("seconds", "peak_bytes")}
-    return json.dumps(coreset | {"manifest": manifest}, sort_keys=True)

@@ -1,5 +1,6 @@
 """What the ranks of a real process group are asked to do; they import it by name."""
 
+import json
 from typing import Any
 
 import torch
@@ -107,3 +108,9 @@ def set_up(differs: str, method: str = "facility_location") -> list[int]:
 def without_weights(method: str, cache: str) -> None:
     hub_constants.HF_HUB_OFFLINE, hub_constants.HF_HUB_CACHE = True, cache
     CoresetDataModule(TensorDataset(*digit_tensors(50)), method=method, ratio=0.1).setup("fit")
+
+
+def comparable(coreset: dict[str, Any]) -> str:
+    """All of a coreset but what a clock and a memory meter say."""
+    manifest = {name: value for name, value in coreset["manifest"].items() if name not in ("seconds", "peak_bytes")}
+    return json.dumps(coreset | {"manifest": manifest}, sort_keys=True)
