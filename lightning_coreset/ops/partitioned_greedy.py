@@ -71,13 +71,15 @@ def partitioned_greedy(
         Mirzasoleiman et al. 2013 (distributed greedy).
     """
     reducer = reducer or SerialReducer()
-    sizes = torch.cat(reducer.gather(torch.tensor([len(features)], device=features.device)))
-    offset, total = int(sizes[: reducer.rank].sum()), int(sizes.sum())
+    sizes = torch.cat(reducer.gather(torch.tensor([[len(features), int(candidates.sum())]], device=features.device)))
+    # Shares go by what is free, so that exclusions in one place leave enough to choose in others.
+    offset, total = int(sizes[: reducer.rank, 0].sum()), int(sizes[:, 1].sum())
     seeds = normalize_rows(initial) if len(initial) else initial
-    wanted = _wanted(count, total)
     found = []
     for start in range(0, len(features), SHELF_ITEMS):
         shelf = features[start : start + SHELF_ITEMS]
+        available, passed = int(candidates[start : start + SHELF_ITEMS].sum()), 0
+        wanted = _wanted(count, available, total)
         for members in _parts(shelf, seed):
             part = members + start
             objective = FacilityLocationObjective(
@@ -88,8 +90,9 @@ def partitioned_greedy(
             if len(seeds):
                 objective.cover(_scaled(objective.similarity.against(seeds), initial_weights))
             free = candidates[part]
-            share = min(-(-wanted * len(part) // len(shelf)), int(free.sum()))
-            if share:
+            # Cumulative shares, so that those of a shelf add up whatever is rounded.
+            before, passed = passed, passed + int(free.sum())
+            if share := wanted * passed // max(1, available) - wanted * before // max(1, available):
                 found.append(_choose(objective, free, share, part + offset))
     width = features.shape[1]
     columns = [torch.cat([one[place] for one in found]) if found else None for place in range(4)]
@@ -116,11 +119,16 @@ def partitioned_greedy(
     return Ranking(places[ranking.indices], ranking.gains)
 
 
-def _wanted(count: int, total: int) -> int:
-    """Choices of a whole shelf: twice the picks, if all shelves together stay within the second round."""
-    shelves = -(-total // SHELF_ITEMS)
-    share = -(-_SPARE * count * SHELF_ITEMS // max(total, SHELF_ITEMS))
-    return max(share, min(_SPARE * count, _LARGEST_MERGE // shelves))
+def _wanted(count: int, available: int, total: int) -> int:
+    """Choices of a shelf: twice the picks, as far as all shelves together stay within the second round.
+
+    Args:
+        count: Picks in all.
+        available: Candidates of the shelf.
+        total: Candidates of the pool.
+    """
+    share = -(-_SPARE * count * available // total)
+    return min(available, max(share, min(_SPARE * count, _LARGEST_MERGE * available // total)))
 
 
 def _parts(shelf: Tensor, seed: int) -> list[Tensor]:

@@ -322,9 +322,10 @@ class Selector(ABC):
 
     def _memory_limit(self, context: SelectionContext) -> int:
         limit = resolve_memory_limit(context.memory_limit, context.device or "cpu")
-        # Ranks of one machine share its memory; all ranks must decide alike.
+        # Ranks of one machine share its memory, but not that of their GPUs; all ranks must decide alike.
         smallest = int(torch.cat(context.reducer.gather(torch.tensor([limit]))).min())
-        return smallest // context.reducer.world_size if context.memory_limit == "auto" else smallest
+        shared = context.memory_limit == "auto" and torch.device(context.device or "cpu").type == "cpu"
+        return smallest // context.reducer.world_size if shared else smallest
 
 
 class _Advance:

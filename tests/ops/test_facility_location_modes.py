@@ -83,6 +83,26 @@ def test_any_budget_is_met_by_distinct_items_the_same_each_time(mode: str, budge
     assert bool((first.gains >= 0).all())
 
 
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("budget", [1, 20, 39, 40])
+def test_exclusions_in_one_place_leave_enough_to_choose_in_others(budget: int) -> None:
+    free = torch.arange(700, 740)
+    forbidden = torch.tensor([item for item in range(1_000) if item not in set(free.tolist())])
+    found = facility_location(normal_rows(1_000, 8), budget, mode="partitioned", forbidden=forbidden)
+    assert set(found.indices.tolist()) <= set(free.tolist())
+    assert len(found.indices.unique()) == budget
+
+
+@pytest.mark.parametrize(
+    ("count", "available", "total"), [(10_000, 65_536, 10**6), (1_000, 65_536, 10**7), (5, 40, 40)]
+)
+def test_all_choices_fit_the_second_round(count: int, available: int, total: int) -> None:
+    module = sys.modules[partitioned_greedy.__module__]
+    shelves, last = divmod(total, available)
+    found = shelves * module._wanted(count, available, total) + (module._wanted(count, last, total) if last else 0)
+    assert min(total, 2 * count) <= found <= module._LARGEST_MERGE
+
+
 @pytest.mark.parametrize("rows", [torch.zeros(70, 3), torch.ones(70, 3)])
 @pytest.mark.parametrize("mode", APPROXIMATE)
 def test_rows_that_say_nothing(rows: Tensor, mode: str) -> None:
