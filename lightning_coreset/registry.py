@@ -29,7 +29,7 @@ def list_selectors(pattern: str = "*") -> list[str]:
 
     Example:
         >>> list_selectors("*core")
-        ['subzerocore']
+        ['subzerocore', 'zcore']
     """
     _load_entry_points()
     return fnmatch.filter(sorted(_SELECTORS), pattern)

@@ -1,6 +1,7 @@
 """Extractors with a network: timm, torchvision, and any module of the user's."""
 
 import contextlib
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from lightning_coreset.data.views import as_tensor
 from lightning_coreset.errors import CoresetError, WeightsUnavailableError
 from lightning_coreset.features.extractor import FeatureExtractor, as_rows, scaled_tensor, with_channels
 
+_RANDOM_STATE = threading.RLock()
 _ANSWER_SECONDS = 10.0
 _WAYS_OUT = (
     "the other choices are features='pixels', a path to .npy, .npz or .safetensors embeddings, a network of your "
@@ -283,7 +285,8 @@ def random_network(build: Callable[[], nn.Module], generator: torch.Generator) -
 @contextlib.contextmanager
 def _own_random_state() -> Iterator[None]:
     """Random weights must not depend on the global random state, nor touch it: `torch.manual_seed` would seed GPUs."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    # One at a time: threads share the global state.
+    with _RANDOM_STATE, torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(0)
         yield
 

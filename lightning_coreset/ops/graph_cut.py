@@ -9,9 +9,9 @@ from torch import Tensor
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import (
     Ranking,
-    accumulator_dtype,
     as_positions,
     candidate_mask,
+    column_sum,
     first_argmax,
     first_equal_row,
     normalize_rows,
@@ -164,10 +164,9 @@ def _move_to_front(rows: Tensor, places: Tensor) -> None:
 
 def _first_gains(rows: Tensor, equal: Tensor | None, lam: float, chosen: Tensor) -> Tensor:
     """Gains before the first pick ``[N]``."""
-    precise = accumulator_dtype(rows.device)
-    gains = lam * _sum_of_similarities(rows, rows.sum(dim=0, dtype=precise))
+    gains = lam * _sum_of_similarities(rows, column_sum(rows))
     if len(chosen):
-        gains -= 2 * _sum_of_similarities(rows, rows[chosen].sum(dim=0, dtype=precise))
+        gains -= 2 * _sum_of_similarities(rows, column_sum(rows[chosen]))
     return gains if equal is None else gains[equal]
 
 

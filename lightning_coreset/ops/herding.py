@@ -7,9 +7,9 @@ from torch import Tensor
 
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import (
-    accumulator_dtype,
     as_positions,
     candidate_mask,
+    column_sum,
     first_argmax,
     first_equal_row,
     normalize_rows,
@@ -59,11 +59,10 @@ def herding(
     banned = as_positions(forbidden, len(rows), "forbidden", rows.device)
     excluded = ~candidate_mask(len(rows), chosen, banned, count)
 
-    precise = accumulator_dtype(rows.device)
-    mean = rows.mean(dim=0, dtype=precise)
+    mean = column_sum(rows) / len(rows)
     # ||r - x||^2 = ||r||^2 - 2 r.x + ||x||^2, and the first term is the same for all.
     squares = (rows * rows).sum(dim=1)
-    residual = mean * (len(chosen) + 1) - rows[chosen].sum(dim=0, dtype=precise)
+    residual = mean * (len(chosen) + 1) - column_sum(rows[chosen])
     equal = first_equal_row(rows)
     indices = torch.empty(count, dtype=torch.int64, device=rows.device)
     for step in range(count):

@@ -8,9 +8,9 @@ from torch import Tensor
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import (
     Ranking,
-    accumulator_dtype,
     as_positions,
     candidate_mask,
+    column_sum,
     first_argmax,
     normalize_rows,
 )
@@ -85,7 +85,7 @@ def k_center(
     if start is not None:
         first = torch.tensor([start], device=rows.device)
     elif not len(chosen):
-        mean = rows.mean(dim=0, dtype=accumulator_dtype(rows.device)).float()
+        mean = (column_sum(rows) / len(rows)).float()
         first = first_argmax(_closeness(rows, mean).masked_fill_(~candidates, -torch.inf)).unsqueeze(0)
     return _greedy(rows, nearest, first, count, advance)
 

@@ -21,8 +21,8 @@ _PART_ITEMS = 4_096
 _CLUSTERS, _CLUSTERED_ITEMS = 64, 8_192
 # A part chooses this many times its share of what its shelf chooses,
 _SPARE = 2
-# and the second round works on at most this many items, a similarity of 4 GB.
-_LARGEST_MERGE = 32_768
+# and the second round works on at most this many items, a similarity of 2.4 GB.
+_LARGEST_MERGE = 24_576
 
 
 def partitioned_greedy(
@@ -44,7 +44,7 @@ def partitioned_greedy(
 
     Shelves of 65,536 consecutive items are sorted by k-means cluster and cut into parts of 4,096. Each part chooses
     by exact greedy on its own items, together up to twice ``k`` a shelf. These choices, each weighing as much as the
-    items it represents in its part, are the pool of the second greedy. Where ``k`` is too large for it (above 16,384)
+    items it represents in its part, are the pool of the second greedy. Where ``k`` is too large for it (above 12,288)
     choices are ranked by their gains instead, which is greedy on the sum of the parts' objectives.
 
     Parts of random items would not do: all of them choose from the same large clusters.

@@ -12,7 +12,7 @@ from lightning_coreset.ops.random import seeded_generator
 #: Products of fewer rows than this are not bit-equal to the same rows of a larger product on common CPUs.
 MIN_BLOCK_ROWS = 64
 
-_HASHED_ROWS = 8_192
+_BLOCK_ROWS = 8_192
 
 
 class Ranking(NamedTuple):
@@ -43,11 +43,29 @@ def normalize_rows(features: Tensor) -> Tensor:
         >>> normalize_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    features = features.to(torch.float32)
-    largest = features.abs().amax(dim=1, keepdim=True)
-    scaled = features / largest.masked_fill(largest == 0, 1.0)
-    length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-    return scaled.div_(length.masked_fill_(length == 0, 1.0))
+    unit = torch.empty(features.shape, dtype=torch.float32, device=features.device)
+    # In blocks, because whole copies for absolute values and the like would double the memory.
+    for part, out in zip(features.split(_BLOCK_ROWS), unit.split(_BLOCK_ROWS), strict=True):
+        rows = part.to(torch.float32)
+        largest = rows.abs().amax(dim=1, keepdim=True)
+        torch.div(rows, largest.masked_fill_(largest == 0, 1.0), out=out)
+        length = torch.linalg.vector_norm(out, dim=1, keepdim=True)
+        out.div_(length.masked_fill_(length == 0, 1.0))
+    return unit
+
+
+def column_sum(rows: Tensor) -> Tensor:
+    """Sum of all rows ``[d]`` in double precision where there is any; O(N d) time and a block of rows in memory.
+
+    A sum with another type than its input's would convert all of it first.
+
+    Args:
+        rows: ``[N, d]``.
+    """
+    total = torch.zeros(rows.shape[1], dtype=accumulator_dtype(rows.device), device=rows.device)
+    for part in rows.split(_BLOCK_ROWS):
+        total += part.sum(dim=0, dtype=total.dtype)
+    return total
 
 
 def row_blocks(rows: int, block: int) -> Iterator[slice]:
@@ -97,7 +115,7 @@ def row_keys(rows: Tensor) -> Tensor:
     """
     # Sums of integers wrap around without rounding, so equal rows have equal keys in whatever order they are added.
     factors = torch.randint(2**62, (rows.shape[1],), generator=seeded_generator("equal rows")).to(rows.device)
-    return torch.cat([((part + 0.0).view(torch.int32) * factors).sum(dim=1) for part in rows.split(_HASHED_ROWS)])
+    return torch.cat([((part + 0.0).view(torch.int32) * factors).sum(dim=1) for part in rows.split(_BLOCK_ROWS)])
 
 
 def first_equal_row(rows: Tensor) -> Tensor | None:
@@ -119,7 +137,7 @@ def first_equal_row(rows: Tensor) -> Tensor | None:
     first = torch.full_like(places, len(rows)).scatter_reduce_(0, group, places, "amin")[group]
     later = torch.nonzero(first != places).flatten()
     # Different rows may share a key by chance.
-    later = torch.cat([part[(rows[part] == rows[first[part]]).all(dim=1)] for part in later.split(_HASHED_ROWS)])
+    later = torch.cat([part[(rows[part] == rows[first[part]]).all(dim=1)] for part in later.split(_BLOCK_ROWS)])
     if not len(later):
         return None
     return places.index_copy(0, later, first[later])

@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_coreset.ops.rows import accumulator_dtype, normalize_rows
+from lightning_coreset.ops.rows import column_sum, normalize_rows
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.group import Group, Picks
 
@@ -27,7 +27,7 @@ class Moderate(Selector, name="moderate"):
     def select_group(self, group: Group) -> Picks:
         """Candidates in ascending distance from the median distance."""
         rows = normalize_rows(group.rows)
-        mean = rows.mean(dim=0, dtype=accumulator_dtype(rows.device)).float()
+        mean = (column_sum(rows) / len(rows)).float()
         distances = torch.linalg.vector_norm(rows - mean, dim=1)
         away = (distances - distances.median()).abs_().masked_fill_(~group.candidates, torch.inf)
         return Picks(torch.argsort(away, stable=True)[: group.count])

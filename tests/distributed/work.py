@@ -107,7 +107,7 @@ def set_up(differs: str, method: str = "facility_location") -> list[int]:
 
 def without_weights(method: str, cache: str) -> None:
     hub_constants.HF_HUB_OFFLINE, hub_constants.HF_HUB_CACHE = True, cache
-    CoresetDataModule(TensorDataset(*digit_tensors(50)), method=method, ratio=0.1).setup("fit")
+    CoresetDataModule(TensorDataset(*digit_tensors(150)), method=method, ratio=0.1).setup("fit")
 
 
 def comparable(coreset: dict[str, Any]) -> str:
