@@ -12,6 +12,7 @@ from lightning_coreset.ops.rows import (
     as_positions,
     candidate_mask,
     column_sum,
+    converted,
     first_argmax,
     first_equal_row,
     normalize_rows,
@@ -190,4 +191,4 @@ def _greedy(
 
 def _sum_of_similarities(rows: Tensor, total: Tensor) -> Tensor:
     """``X @ total`` in the precision of ``total``: it is large beside the differences that decide, ``[N]``."""
-    return torch.cat([part.to(total.dtype) @ total for part in rows.split(_BLOCK_ROWS)])
+    return torch.cat([part @ total for part in converted(rows, total.dtype)])

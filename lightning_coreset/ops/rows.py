@@ -13,6 +13,7 @@ from lightning_coreset.ops.random import seeded_generator
 MIN_BLOCK_ROWS = 64
 
 _BLOCK_ROWS = 8_192
+_CONVERTED_ROWS = 2_048
 
 
 class Ranking(NamedTuple):
@@ -63,9 +64,19 @@ def column_sum(rows: Tensor) -> Tensor:
         rows: ``[N, d]``.
     """
     total = torch.zeros(rows.shape[1], dtype=accumulator_dtype(rows.device), device=rows.device)
-    for part in rows.split(_BLOCK_ROWS):
-        total += part.sum(dim=0, dtype=total.dtype)
+    for part in converted(rows, total.dtype):
+        total += part.sum(dim=0)
     return total
+
+
+def converted(rows: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Rows in another type, a block at a time ``[b, d]``, each written over the one before it.
+
+    Fresh blocks would pile up: the allocator of the C library keeps what it once gave out.
+    """
+    block = torch.empty(min(len(rows), _CONVERTED_ROWS), rows.shape[1], dtype=dtype, device=rows.device)
+    for part in rows.split(_CONVERTED_ROWS):
+        yield block[: len(part)].copy_(part)
 
 
 def row_blocks(rows: int, block: int) -> Iterator[slice]:
@@ -115,7 +126,12 @@ def row_keys(rows: Tensor) -> Tensor:
     """
     # Sums of integers wrap around without rounding, so equal rows have equal keys in whatever order they are added.
     factors = torch.randint(2**62, (rows.shape[1],), generator=seeded_generator("equal rows")).to(rows.device)
-    return torch.cat([((part + 0.0).view(torch.int32) * factors).sum(dim=1) for part in rows.split(_BLOCK_ROWS)])
+    keys = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
+    product = torch.empty(min(len(rows), _CONVERTED_ROWS), rows.shape[1], dtype=torch.int64, device=rows.device)
+    for part, out in zip(rows.split(_CONVERTED_ROWS), keys.split(_CONVERTED_ROWS), strict=True):
+        torch.mul((part + 0.0).view(torch.int32), factors, out=product[: len(part)])
+        torch.sum(product[: len(part)], dim=1, out=out)
+    return keys
 
 
 def first_equal_row(rows: Tensor) -> Tensor | None:

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.ops.reducer import Reducer
-from lightning_coreset.ops.rows import Ranking, as_positions, candidate_mask, row_keys
+from lightning_coreset.ops.rows import Ranking, as_positions, candidate_mask, converted, row_keys
 
 #: Ranks hold whole blocks of so many consecutive rows, so that every row keeps its place in products.
 SHARD_ROWS = 64
 
-_SUMMED_ROWS = 8_192
 # Entries of unit rows as multiples of 2^-36: some 10^8 of them stay exact.
 _WHOLE = 2.0**36
 
@@ -54,8 +53,8 @@ class Shards:
     def sum(self) -> Tensor:
         """Sum of all rows ``[d]``, float64; added up as whole numbers, which no order of adding changes."""
         whole = torch.zeros(self.rows.shape[1], dtype=torch.int64, device=self.rows.device)
-        for part in self.rows.split(_SUMMED_ROWS):
-            whole += (part.to(torch.float64) * _WHOLE).round_().to(torch.int64).sum(dim=0)
+        for part in converted(self.rows, torch.float64):
+            whole += part.mul_(_WHOLE).round_().to(torch.int64).sum(dim=0)
         return torch.cat(self.reducer.gather(whole.unsqueeze(0))).sum(dim=0).to(torch.float64) / _WHOLE
 
     def best(self, values: Tensor, items: Tensor | None = None) -> Pick:
