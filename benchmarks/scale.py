@@ -215,7 +215,7 @@ def measure_methods(methods: Sequence[str], size: int, width: int, count: int) -
 
 def estimates(quick: bool, patience: float, append: bool) -> None:
     """What `estimate_cost` says beforehand against what a fresh process takes."""
-    size, width, count = (1_000, 32, 50) if quick else (20_000, 128, 500)
+    size, width, count = (1_000, 32, 50) if quick else (20_000, 512, 500)
     from_pool = [name for name in list_selectors() if set(selector_class(name).needs) <= {"features", "labels"}]
     table: list[list[object]] = []
     taken = answers(measure_methods, from_pool, size, width, count, patience=patience)

@@ -23,6 +23,7 @@ _PROBE_ROWS = 768
 _BLOCK_VALUES = 2**25
 _SCRATCH_ROWS = 64
 _PART_ITEMS, _LARGEST_MERGE = 4_096, 24_576
+_CHECKED_ROWS, _KEYED_ROWS = 16_384, 4_096
 
 
 class Work(NamedTuple):
@@ -128,7 +129,7 @@ def _estimate(
     work = selector.work(size, d, count, limit)
     # Rows of one class are copied out of the pool's.
     copied = _FLOAT * size * d if groups > 1 else 0
-    extra = work.bytes + copied + _bookkeeping(n, k)
+    extra = work.bytes + copied + _bookkeeping(n, d if "features" in selector.needs else 0, k)
     seconds = work.operations / _operations_a_second(str(device), torch.get_num_threads()) + work.steps * _STEP_SECONDS
     features = _FLOAT * n * d if "features" in selector.needs else 0
     return CostEstimate(seconds * -(-groups // ranks), features + extra, extra, work.mode)
@@ -190,9 +191,10 @@ def facility_work(plan: Plan, size: int, width: int, count: int) -> Work:
     return Work(operations, rows + max(part, second) + 3 * block, 2 * count, "partitioned")
 
 
-def _bookkeeping(size: int, count: int) -> int:
-    """Positions, masks, classes and columns of the answer."""
-    return 6 * _LONG * size + 8 * _LONG * count
+def _bookkeeping(size: int, width: int, count: int) -> int:
+    """Checks and keys of the embeddings, positions, masks, classes and columns of the answer."""
+    checks = 6 * min(size, _CHECKED_ROWS) * width + 2 * _FLOAT * min(size, _KEYED_ROWS) * width
+    return checks + 6 * _LONG * size + 8 * _LONG * count
 
 
 @lru_cache

@@ -4,6 +4,7 @@ import torch
 
 from lightning_coreset.ops.rows import column_sum, normalize_rows
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Work
 from lightning_coreset.selectors.group import Group, Picks
 
 
@@ -23,6 +24,10 @@ class Moderate(Selector, name="moderate"):
     """
 
     per_class_default = True
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """Unit rows and their differences from the mean."""
+        return Work(20.0 * size * width, 8 * size * width + 32 * size)
 
     def select_group(self, group: Group) -> Picks:
         """Candidates in ascending distance from the median distance."""

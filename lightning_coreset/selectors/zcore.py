@@ -3,6 +3,7 @@
 from lightning_coreset.ops.subspaces import subspace_scores
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.checks import check_whole
+from lightning_coreset.selectors.cost import Work
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.scored import highest_first
 
@@ -50,6 +51,11 @@ class ZCore(Selector, name="zcore"):
         check_whole(dimensions=self.dimensions, neighbors=self.neighbors)
         if self.samples is not None:
             check_whole(samples=self.samples)
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """Distances of all items to 64 points at a time, some of them sorted, and unit rows in both directions."""
+        samples = self.samples or max(_FEWEST_SAMPLES, size)
+        return Work(100.0 * samples * size * self.dimensions, 8 * size * width + 64 * 64 * size)
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.subspaces`."""

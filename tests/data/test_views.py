@@ -93,7 +93,9 @@ def both(image: Any, target: Any) -> Any:
     return shifted(image), target
 
 
-@pytest.mark.parametrize("given", [{"transforms": both}, {"transform": shifted}, {}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{"transforms": both}, {"transform": shifted}, {}], ids=["transforms", "transform", "neither"]
+)
 def test_vision_datasets_that_transform_image_and_target_together(given: dict[str, Any], tmp_path: Path) -> None:
     class Boxes(VisionDataset):
         """torchvision's detection datasets."""
