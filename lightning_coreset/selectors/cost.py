@@ -129,7 +129,7 @@ def _estimate(
     work = selector.work(size, d, count, limit)
     # Rows of one class are copied out of the pool's.
     copied = _FLOAT * size * d if groups > 1 else 0
-    extra = work.bytes + copied + _bookkeeping(n, d if "features" in selector.needs else 0, k)
+    extra = work.bytes + copied + _bookkeeping(n, d, k)
     seconds = work.operations / _operations_a_second(str(device), torch.get_num_threads()) + work.steps * _STEP_SECONDS
     features = _FLOAT * n * d if "features" in selector.needs else 0
     return CostEstimate(seconds * -(-groups // ranks), features + extra, extra, work.mode)
@@ -158,10 +158,10 @@ def neighbor_work(size: int, width: int, neighbors: int) -> Work:
     return Work(2.0 * size * size * width, _FLOAT * size * width + block + (_FLOAT + _LONG) * size * neighbors)
 
 
-def clustering_work(size: int, width: int, clusters: int) -> Work:
-    """Seeded centres and 25 rounds of k-means over unit rows."""
+def clustering_work(size: int, width: int, clusters: int, copies: int) -> Work:
+    """Seeded centres and 25 rounds of k-means over unit rows, with so many matrices of their size at a time."""
     block = 3 * _FLOAT * min(size, 4_096) * max(clusters, width)
-    memory = 2 * _FLOAT * size * width + block + 2 * _FLOAT * clusters * width + 6 * _LONG * size
+    memory = copies * _FLOAT * size * width + block + 2 * _FLOAT * clusters * width + 6 * _LONG * size
     return Work(54.0 * size * clusters * width, memory, clusters)
 
 

@@ -51,7 +51,7 @@ class Prototypes(Selector, name="prototypes"):
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """K-means."""
-        return clustering_work(size, width, min(self._number(size, count, None), size))
+        return clustering_work(size, width, min(self._number(size, count, None), size), copies=2)
 
     def select_group(self, group: Group) -> Picks:
         """K-means on unit rows, then each cluster in turn gives the candidate nearest to its centre."""
