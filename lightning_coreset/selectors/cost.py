@@ -149,7 +149,7 @@ def center_work(size: int, width: int, count: int) -> Work:
 
 def _hashing(size: int, width: int) -> int:
     """Of looking for equal rows."""
-    return 2 * _LONG * min(size, 2_048) * width
+    return _LONG * min(size, 2_048) * width
 
 
 def neighbor_work(size: int, width: int, neighbors: int) -> Work:
