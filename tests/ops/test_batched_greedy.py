@@ -8,13 +8,17 @@ import torch
 
 from lightning_coreset import select
 from lightning_coreset.ops import facility_location
-from lightning_coreset.ops.batched_greedy import BatchedClasses
+from lightning_coreset.ops.batched_greedy import BatchedClasses, _Loop
 from lightning_coreset.ops.neighbors import knn_radius
 from lightning_coreset.ops.similarity import SimilarityRows, represented_by
 from lightning_coreset.selectors.batching import batches_of
 from tests.helpers.examples import clouds, normal_rows, tied_rows
 
 SIZES = (40, 33, 64, 20, 1)
+
+
+def clustered(size: int, width: int, seed: int) -> torch.Tensor:
+    return clouds([size // 2, size // 4, size - size // 2 - size // 4], width=width, seed=seed, spread=0.2)[0]
 
 
 def parts(make: Any = normal_rows) -> list[torch.Tensor]:
@@ -35,6 +39,19 @@ def test_each_class_is_picked_from_as_if_it_were_alone(make: Any, kind: Any) -> 
         assert torch.equal(found[place].ranking.indices, alone.indices)
         assert torch.allclose(found[place].ranking.gains, alone.gains, atol=1e-4)
         assert torch.equal(found[place].owners, represented_by(SimilarityRows(rows, kind=kind), alone.indices))
+
+
+@pytest.mark.parametrize("make", [normal_rows, tied_rows, clustered])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_few_candidates_give_the_picks_of_all(make: Any, weighted: bool) -> None:
+    """Where old gains do not suffice, which rows in general position bring about, all gains are made anew."""
+    features = [make(size, 12, seed=size) for size in (400, 300, 350)]
+    weights = torch.randint(1, 9, (3, 400), generator=torch.Generator().manual_seed(0)) / 8 if weighted else None
+    found = BatchedClasses(features).greedy([90, 200, 5], candidate_weights=weights)
+    for place, rows in enumerate(features):
+        mine = None if weights is None else weights[place, : len(rows)]
+        alone = facility_location(rows, len(found[place].ranking.indices), candidate_weights=mine, mode="dense")
+        assert torch.equal(found[place].ranking.indices, alone.indices)
 
 
 def test_initial_and_forbidden() -> None:
@@ -84,11 +101,9 @@ def test_batches_hold_every_class_once_within_the_limit() -> None:
 
 
 def test_the_loop_asks_the_device_for_nothing() -> None:
-    classes = BatchedClasses.__new__(BatchedClasses)
     meta = torch.device("meta")
-    classes.sizes, classes.kind = [20, 20], "cosine"
-    classes.similarity, classes.items = (
-        torch.empty(2, 20, 20, device=meta),
-        torch.ones(2, 20, dtype=torch.bool, device=meta),
-    )
-    assert classes.greedy([5, 3])[0].ranking.indices.shape == (5,)
+    excluded = torch.zeros(2, 500, dtype=torch.bool, device=meta)
+    loop = _Loop(*(torch.empty(2, *shape, device=meta) for shape in ((500, 500), (500,), (500,))), excluded)
+    indices, _, trusted = loop.run(torch.empty(2, dtype=torch.int64, device=meta), 12, 64)
+    assert indices.shape == (2, 12)
+    assert trusted.shape == (2,)
