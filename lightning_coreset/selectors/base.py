@@ -101,8 +101,8 @@ class Selector(ABC):
         return "features" in self.needs
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
-        """What one group of ``size`` items of ``width`` numbers takes; here one look at each number."""
-        rows = 4 * size * width if "features" in self.needs else 0
+        """What one group of ``size`` items of ``width`` numbers takes; here one look at each, and a copy of them."""
+        rows = 4 * size * width if self.needs & {"features", "signals"} else 0
         return Work(20.0 * size * width, rows + 64 * size)
 
     def shard_rows(self, size: int) -> int | None:

@@ -129,7 +129,7 @@ def _estimate(
     work = selector.work(size, d, count, limit)
     # Rows of one class are copied out of the pool's.
     copied = _FLOAT * size * d if groups > 1 else 0
-    extra = work.bytes + copied + _bookkeeping(n, d, k)
+    extra = work.bytes + copied + _bookkeeping(n, k) + (_checks(n, d) if "features" in selector.needs else 0)
     seconds = work.operations / _operations_a_second(str(device), torch.get_num_threads()) + work.steps * _STEP_SECONDS
     features = _FLOAT * n * d if "features" in selector.needs else 0
     return CostEstimate(seconds * -(-groups // ranks), features + extra, extra, work.mode)
@@ -153,9 +153,16 @@ def _hashing(size: int, width: int) -> int:
 
 
 def neighbor_work(size: int, width: int, neighbors: int) -> Work:
-    """Exact neighbour lists."""
-    block = 4 * _FLOAT * size * min(256, max(_SCRATCH_ROWS, _BLOCK_VALUES // size))
-    return Work(2.0 * size * size * width, _FLOAT * size * width + block + (_FLOAT + _LONG) * size * neighbors)
+    """Exact neighbour lists in a set order; counting the places of the largest values takes long whole numbers."""
+    block = 8 * _FLOAT * size * min(256, max(_SCRATCH_ROWS, _BLOCK_VALUES // size))
+    memory = 2 * _FLOAT * size * width + block + (_FLOAT + _LONG) * size * neighbors
+    # Looking for the largest values reads each row of similarities some five times.
+    return Work(5.5 * size * size * width, memory)
+
+
+def gradient_work(size: int, width: int, count: int, *, copies: int) -> Work:
+    """Products of last-layer gradients with a direction for each pick, with so many matrices of the inputs' size."""
+    return Work(20.0 * size * width * count, copies * _FLOAT * size * width + 64 * size, count)
 
 
 def clustering_work(size: int, width: int, clusters: int, copies: int) -> Work:
@@ -191,10 +198,14 @@ def facility_work(plan: Plan, size: int, width: int, count: int) -> Work:
     return Work(operations, rows + max(part, second) + 3 * block, 2 * count, "partitioned")
 
 
-def _bookkeeping(size: int, width: int, count: int) -> int:
-    """Checks and keys of the embeddings, positions, masks, classes and columns of the answer."""
-    checks = 6 * min(size, _CHECKED_ROWS) * width + 2 * _FLOAT * min(size, _KEYED_ROWS) * width
-    return checks + 6 * _LONG * size + 8 * _LONG * count
+def _checks(size: int, width: int) -> int:
+    """Of looking for values that are not finite, and of keys."""
+    return 6 * min(size, _CHECKED_ROWS) * width + 2 * _FLOAT * min(size, _KEYED_ROWS) * width
+
+
+def _bookkeeping(size: int, count: int) -> int:
+    """Positions, masks, classes and columns of the answer."""
+    return 6 * _LONG * size + 8 * _LONG * count
 
 
 @lru_cache

@@ -49,9 +49,11 @@ class Craig(Selector, name="craig"):
         check_words(mode=(self.mode, ("dense", "streamed", None)))
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
-        """That of facility location in the exact mode that will run."""
+        """That of facility location in the exact mode that will run, and distances by way of six matrices."""
         plan = plan_mode(size, self.mode or choose_mode(size, memory_limit))
-        return facility_work(plan, size, width, count)
+        greedy = facility_work(plan, size, width, count)
+        block = 24 * size * min(size, 2_048 if plan.mode == "dense" else 256)
+        return greedy._replace(operations=4 * greedy.operations, bytes=greedy.bytes + block)
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.facility_location`."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Work
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.scored import highest_first
 from lightning_coreset.signals import Signals
@@ -38,6 +39,10 @@ class DeepFool(Selector, name="deepfool"):
     """
 
     needs = frozenset({"signals"})
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """Products of the inputs with each other in double precision, and three copies of them."""
+        return Work(4.0 * size * width * width, 12 * size * width + 24 * width * width + 64 * size)
 
     def select_group(self, group: Group) -> Picks:
         """Candidates in ascending distance."""

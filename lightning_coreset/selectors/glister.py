@@ -10,6 +10,7 @@ from lightning_coreset.ops.gradients import Gradients
 from lightning_coreset.ops.rows import first_argmax
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.checks import check_least, check_whole
+from lightning_coreset.selectors.cost import Work, gradient_work
 from lightning_coreset.selectors.craig import group_gradients
 from lightning_coreset.selectors.group import Group, Picks
 
@@ -77,6 +78,10 @@ class Glister(Selector, name="glister"):
         """The constructor's values, positions as plain numbers."""
         listed = _positions(self.validation)
         return super().arguments | ({} if listed is None else {"validation": listed.tolist()})
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """A product with all gradients for each block of picks."""
+        return gradient_work(size, width, -(-count // self.block), copies=4)
 
     def select_group(self, group: Group) -> Picks:
         """Blocks of the highest gains, each against the layer that the earlier ones have moved."""

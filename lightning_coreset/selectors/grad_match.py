@@ -4,6 +4,7 @@ import torch
 
 from lightning_coreset.ops.matching_pursuit import matching_pursuit
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Work, gradient_work
 from lightning_coreset.selectors.craig import group_gradients
 from lightning_coreset.selectors.group import Group, Picks
 
@@ -44,6 +45,11 @@ class GradMatch(Selector, name="grad_match"):
         if isinstance(self.ridge, bool) or not self.ridge > 0:
             msg = f"ridge={self.ridge!r} is not accepted: give a positive number."
             raise ValueError(msg)
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """A product with all gradients for each pick, and the inverse of those among picks."""
+        found = gradient_work(size, width, count, copies=2)
+        return found._replace(bytes=found.bytes + 8 * count * (count + width))
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.matching_pursuit`."""

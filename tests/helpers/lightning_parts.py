@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -115,3 +116,9 @@ def quiet_trainer(root: Path | str, **settings: Any) -> pl.Trainer:
         "enable_model_summary": False,
     }
     return pl.Trainer(**(defaults | settings))
+
+
+def leave_ranks() -> None:
+    """End a script of several ranks as torch asks for: gloo's threads may abort a process that exits without it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

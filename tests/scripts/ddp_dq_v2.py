@@ -10,7 +10,7 @@ import torch
 from lightning_coreset import CoresetDataModule
 from lightning_coreset.augmentation.masks import RandomSaliency
 from tests.augmentation.test_selection import PictureSource, Watching, hashes
-from tests.helpers.lightning_parts import quiet_trainer
+from tests.helpers.lightning_parts import leave_ranks, quiet_trainer
 
 if __name__ == "__main__":
     devices, root = int(sys.argv[1]), sys.argv[2]
@@ -27,3 +27,4 @@ if __name__ == "__main__":
     assert int(shown.sum() if devices > 1 else shown) == 12
     # A file each: lines of two processes on one pipe mix.
     Path(root, f"rank_{trainer.global_rank}.json").write_text(json.dumps(hashes(network.trained_on)))
+    leave_ranks()

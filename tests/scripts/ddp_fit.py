@@ -6,7 +6,7 @@ import warnings
 import torch
 
 from lightning_coreset import CoresetDataModule, Proxy
-from tests.helpers.lightning_parts import DigitsSource, LinearNet, quiet_trainer
+from tests.helpers.lightning_parts import DigitsSource, LinearNet, leave_ranks, quiet_trainer
 
 
 def main() -> None:
@@ -37,3 +37,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_ranks()

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_coreset import CoresetDataModule, TrainingDynamics
-from tests.helpers.lightning_parts import DigitsSource, LinearNet, quiet_trainer
+from tests.helpers.lightning_parts import DigitsSource, LinearNet, leave_ranks, quiet_trainer
 
 
 class WatchedNet(LinearNet):
@@ -50,3 +50,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_ranks()
