@@ -246,8 +246,8 @@ def estimates(quick: bool, patience: float, append: bool) -> None:
         table.append([*row, f"{found.seconds:.3f}", f"{said.seconds:.3f}"])
     note = (
         f"N={size:,}, d={width} ({4 * size * width / 1e6:.0f} MB of features), k={count}, one group "
-        "(craig and grad_match: 10 classes), one thread. Measured: largest resident size during `select`, above what is resident with the features read. "
-        "The ratio is of both with the features."
+        "(craig and grad_match: 10 classes), one thread. Measured: largest resident size during `select`, above what "
+        "is resident with the features read. The ratio is of both with the features."
     )
     header = ["method", "MB above", "estimate MB", "estimate / measured", "must hold", "select s", "estimate s"]
     show("Estimates against what was measured", note, header, table, append)
