@@ -105,7 +105,11 @@ def check_features(features: Any) -> Tensor:
     matrix = matrix.to(torch.float32)
     # Blocks, because the mask of a whole matrix of millions of rows would cost a quarter of the matrix itself.
     for start in range(0, len(matrix), _CHECKED_ROWS):
-        finite = torch.isfinite(matrix[start : start + _CHECKED_ROWS]).all(dim=1)
+        block = matrix[start : start + _CHECKED_ROWS]
+        # NaN and infinity never leave a sum, which is read ten times as fast as each value is looked at.
+        if bool(torch.isfinite(block.sum())):
+            continue
+        finite = torch.isfinite(block).all(dim=1)
         if not bool(finite.all()):
             item = start + int(torch.nonzero(~finite)[0])
             msg = f"The features of item {item} hold NaN or infinite values: remove the item or mend what embeds it."

@@ -39,6 +39,10 @@ def test_values_that_are_not_finite_name_the_first_item(value: float, item: int)
         Pool(features)
 
 
+def test_finite_values_whose_sum_is_not_are_accepted() -> None:
+    assert Pool(torch.full((4, 8), 3e38)).size == 4
+
+
 def test_a_value_too_large_for_float32_is_not_finite() -> None:
     with pytest.raises(ValueError, match="features of item 1 hold NaN or infinite"):
         Pool(np.array([[1.0], [1e300]]))

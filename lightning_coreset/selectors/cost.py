@@ -23,7 +23,7 @@ _PROBE_ROWS = 768
 _BLOCK_VALUES = 2**25
 _SCRATCH_ROWS = 64
 _PART_ITEMS, _LARGEST_MERGE = 4_096, 24_576
-_CHECKED_ROWS, _KEYED_ROWS = 16_384, 4_096
+_KEYED_ROWS = 4_096
 
 
 class Work(NamedTuple):
@@ -199,8 +199,8 @@ def facility_work(plan: Plan, size: int, width: int, count: int) -> Work:
 
 
 def _checks(size: int, width: int) -> int:
-    """Of looking for values that are not finite, and of keys."""
-    return 6 * min(size, _CHECKED_ROWS) * width + 2 * _FLOAT * min(size, _KEYED_ROWS) * width
+    """Of keys of some rows at a time."""
+    return 2 * _FLOAT * min(size, _KEYED_ROWS) * width
 
 
 def _bookkeeping(size: int, count: int) -> int:
