@@ -291,7 +291,8 @@ class SelectionRun:
     def _key_of(self, images: str) -> str:
         """The embedding key of a dataset with this key."""
         precision = None if self.trainer is None else str(self.trainer.precision)
-        transform, hooks = callable_key(self.features_transform), transfer_hooks(self.source)
+        module = None if self.trainer is None else self.trainer.lightning_module
+        transform, hooks = callable_key(self.features_transform), transfer_hooks(self.source, module)
         return stable_key(FORMAT_VERSION, images, self.extractor.key, transform, precision, hooks)
 
     def _embed(self, positions: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -50,7 +50,8 @@ def extract_features(
         positions: Items to embed ``[n]``.
         transform: Image transform, instead of the extractor's own.
         trainer: Gives device, precision and batch transfer.
-        source: The datamodule behind the dataset; where it overrides a batch-transfer hook, its normalisation counts.
+        source: The datamodule behind the dataset; where it, or the trainer's module, overrides a batch-transfer hook,
+            that hook's normalisation counts.
         device: Where to embed without a trainer; None is the CPU.
         num_workers: Processes that read items.
         cache: Items in it are not embedded again; others are added in shards of 2,048.
@@ -75,7 +76,7 @@ def extract_features(
     rows, found = (None, torch.zeros(len(positions), dtype=torch.bool)) if cache is None else cache.read(positions)
     missing = torch.nonzero(~found).flatten()
     if len(missing):
-        normalize = not transfer_hooks(source)
+        normalize = not transfer_hooks(source, None if trainer is None else trainer.lightning_module)
         view = EvaluationView(dataset, transform or extractor.transform(normalize))
         if transform is not None:
             _warn_if_random(view, int(positions[missing[0]]))
@@ -99,10 +100,18 @@ def extract_features(
     return rows
 
 
-def transfer_hooks(source: LightningDataModule | None) -> list[str]:
-    """The batch-transfer hooks that a source overrides, each with its class: embeddings depend on them."""
-    kind = type(source)
-    return [f"{kind.__module__}.{kind.__qualname__}.{hook}" for hook in _TRANSFER_HOOKS if _overrides(source, hook)]
+def transfer_hooks(source: LightningDataModule | None, module: LightningModule | None = None) -> list[str]:
+    """The batch-transfer hooks that images pass, each with its class: embeddings depend on them.
+
+    A hook of the user's module counts where the source does not override it, as in Lightning.
+    """
+    found = []
+    for hook in _TRANSFER_HOOKS:
+        by_module = module is not None and is_overridden(hook, module, parent=LightningModule)
+        owner = source if _overrides(source, hook) else module if by_module else None
+        if owner is not None:
+            found.append(f"{type(owner).__module__}.{type(owner).__qualname__}.{hook}")
+    return found
 
 
 def _embed(

@@ -198,6 +198,21 @@ class TestTransferHooks:
         assert transfer_hooks(DigitsSource()) == transfer_hooks(None) == []
         assert len(transfer_hooks(Hooked())) == 3
 
+    def test_those_of_the_users_module_count_where_the_source_has_none(self, tmp_path: Path) -> None:
+        class Normalising(LinearNet):
+            def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+                return [batch[0] - 0.5, *batch[1:]]
+
+        extractor = Asked()
+        datamodule = CoresetDataModule(DigitsSource(), method="k_center", ratio=0.1, features=extractor)
+        quiet_trainer(tmp_path, limit_val_batches=0).fit(Normalising(), datamodule=datamodule)
+        assert torch.equal(extractor.rows[:600], digit_tensors()[0].flatten(1) - 0.5)
+        assert extractor.normalize == [False]
+        assert transfer_hooks(DigitsSource(), LinearNet()) == []
+        assert [hook.rsplit(".", 1)[1] for hook in transfer_hooks(DigitsSource(), Normalising())] == [
+            "on_after_batch_transfer"
+        ]
+
     def test_embeddings_under_hooks_have_a_key_of_their_own(self, tmp_path: Path) -> None:
         """Else the normalised embeddings of one datamodule would be found by another that does not normalise."""
         for source in (Hooked(), DigitsSource()):
