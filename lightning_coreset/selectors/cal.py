@@ -44,8 +44,9 @@ class CAL(ScoredSelector, name="cal"):
         check_whole(neighbors=self.neighbors)
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
-        """Neighbour lists."""
-        return neighbor_work(size, width, self.neighbors)
+        """Neighbour lists of the rows that were seen."""
+        listed = neighbor_work(size, width, self.neighbors)
+        return listed._replace(bytes=listed.bytes + 4 * size * width)
 
     def wants_features(self, signals: Signals | None) -> bool:
         """Only where the recording has no embeddings."""
