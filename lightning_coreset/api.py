@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_coreset.budget import resolve_total
 from lightning_coreset.coreset import Coreset
+from lightning_coreset.ops.spending import Overshoot
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import build_selector
 from lightning_coreset.selectors.base import Selector
@@ -22,6 +22,7 @@ def select(
     ratio: float | None = None,
     budget: int | None = None,
     budget_unit: str = "images",
+    overshoot: Overshoot | None = None,
     per_class: bool | None = None,
     num_classes: int | None = None,
     seed: int = 0,
@@ -37,9 +38,12 @@ def select(
         features: Embeddings ``[N, d]``, array or tensor; or a `Pool`.
         labels: Class of each item ``[N]``; None for an unlabelled pool.
         method: Name of a method (`list_selectors`), or a selector.
-        ratio: Share to keep, in (0, 1]. Give this or ``budget``.
-        budget: Number of items to keep.
-        budget_unit: What the budget counts; "images" is accepted.
+        ratio: Share to keep, in (0, 1]: of the items, or of the pool's units. Give this or ``budget``.
+        budget: Number of items to keep, or of their units.
+        budget_unit: What the budget counts: "images", or the "boxes" or "masks" of a ``Pool(objects=...)``: true ones
+            where they are known, else expected ones.
+        overshoot: In boxes or masks: ``"never"`` passes over an image that does not fit, ``"last"`` takes the first one
+            that does not, and ends; None takes the method's own argument of that name, else "never".
         per_class: Share the budget over the classes; None is the method's default.
         num_classes: Number of classes; given, an empty class is an error.
         seed: Of every random choice.
@@ -61,9 +65,6 @@ def select(
         >>> coreset.indices.tolist()
         [0, 3, 1]
     """
-    if budget_unit != "images":
-        msg = f"budget_unit={budget_unit!r} is not accepted for arrays of features: give 'images'."
-        raise ValueError(msg)
     if isinstance(features, Pool):
         if labels is not None or num_classes is not None:
             msg = (
@@ -82,8 +83,7 @@ def select(
         selector = method
     else:
         selector = build_selector(method, method_args | ({} if per_class is None else {"per_class": per_class}))
-    excluded = [torch.as_tensor(column).flatten() for column in (initial, forbidden) if column is not None]
-    available = pool.size - (len(torch.unique(torch.cat(excluded))) if excluded else 0)
-    total = resolve_total(pool.size, ratio=ratio, budget=budget, available=available)
     context = SelectionContext(device=None if device is None else torch.device(device), memory_limit=memory_limit)
-    return selector.select(pool, total, seed=seed, initial=initial, forbidden=forbidden, context=context)
+    asked: dict[str, Any] = {"budget_unit": budget_unit, "initial": initial, "forbidden": forbidden, "context": context}
+    total = selector.resolve_budget(pool, ratio=ratio, budget=budget, **asked)
+    return selector.select(pool, total, seed=seed, overshoot=overshoot, **asked)

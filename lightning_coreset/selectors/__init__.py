@@ -6,6 +6,7 @@ from lightning_coreset.selectors.cal import CAL
 from lightning_coreset.selectors.ccs import CCS
 from lightning_coreset.selectors.context import SelectionContext
 from lightning_coreset.selectors.craig import Craig
+from lightning_coreset.selectors.csod import CSOD
 from lightning_coreset.selectors.d2 import D2
 from lightning_coreset.selectors.deepfool import DeepFool
 from lightning_coreset.selectors.dq_v2 import DQv2
@@ -31,6 +32,7 @@ __all__ = (
     "AUM",
     "CAL",
     "CCS",
+    "CSOD",
     "Craig",
     "D2",
     "DQv2",

@@ -37,7 +37,7 @@ class Uniform(Random, name="uniform"):
             )
             raise ValueError(msg)
 
-    def share(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
+    def give_seats(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
         """Classes in turn by id, those with nothing left skipped."""
         turns = torch.repeat_interleave(free)
         starts = torch.repeat_interleave(torch.cumsum(free, 0) - free, free)
