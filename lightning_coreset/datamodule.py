@@ -27,6 +27,7 @@ from lightning_coreset.data.fingerprint import item_keys
 from lightning_coreset.data.loaders import TrainLoader, WeightedItems, check_batches, read_train_loader, reduced_loader
 from lightning_coreset.data.targets import read_labels
 from lightning_coreset.data.views import random_state_kept
+from lightning_coreset.detection import ObjectProposer, resolve_proposer
 from lightning_coreset.distributed import EpochWeightedSampler
 from lightning_coreset.errors import CoresetError, UnsupportedSourceError
 from lightning_coreset.features import FeatureExtractor, resolve_extractor
@@ -35,6 +36,8 @@ from lightning_coreset.registry import choose_selector
 from lightning_coreset.reselection import Reselection
 from lightning_coreset.selection import SelectionRun
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.facility_location import check_words
+from lightning_coreset.selectors.units import BUDGET_UNITS
 from lightning_coreset.signals import Proxy, Signals
 
 _OWN_ATTRIBUTES = frozenset({"coreset", "train_dataset", "source", "selector", "trainer"})
@@ -54,12 +57,16 @@ class CoresetDataModule(LightningDataModule):
         method: Name of a method (default ``"subzerocore"``).
         method_args: Arguments of the method.
         ratio: Share of the train items to keep, in (0, 1]. Give this or ``budget``.
-        budget: Number of train items to keep.
+        budget: Number of train items to keep, or of their ``budget_unit``.
+        budget_unit: What budget and ratio count: ``"images"``, or the ``"boxes"`` or ``"masks"`` that images show.
         per_class: Share the budget over the classes; None is the method's default.
         features: What embeds the images: ``"auto"`` (a pretrained timm ResNet-18), ``"timm/<name>"``,
             ``"torchvision/<name>"``, ``"pixels"``, a path to ``.npy``, ``.npz`` or ``.safetensors``, a tensor
             ``[N, d]``, a module, or a `FeatureExtractor`. For ``dq_v2`` ``"auto"`` is its ``extractor``.
         features_transform: Image transform of the feature pass, instead of the extractor's own.
+        proposer: What finds the objects of images, for methods that choose by them and for budgets in boxes:
+            ``"ground_truth"``, ``"torchvision/<name>"``, a path to COCO results, an `ObjectProposer`; None takes what
+            the dataset's targets tell. Methods that learn from labelled objects let it embed them.
         signals: For methods that look at training: a `Proxy` (a short training in ``setup``), `Signals`, or the path of
             what `TrainingDynamics` recorded or ``Signals.save`` wrote. Other methods leave it aside.
         weights: ``"ignore"``; ``"resample"`` draws items in proportion to their weights; ``"batch"`` adds the weight
@@ -104,9 +111,11 @@ class CoresetDataModule(LightningDataModule):
         method_args: dict[str, Any] | None = None,
         ratio: float | None = None,
         budget: int | None = None,
+        budget_unit: Literal["images", "boxes", "masks"] = "images",
         per_class: bool | None = None,
         features: FeatureExtractor | nn.Module | Tensor | str = "auto",
         features_transform: Callable[..., Any] | None = None,
+        proposer: ObjectProposer | str | None = None,
         signals: Proxy | Signals | str | None = None,
         weights: Literal["ignore", "resample", "batch"] = "ignore",
         labels: Tensor | Sequence[int] | Callable[..., Any] | None = None,
@@ -124,7 +133,9 @@ class CoresetDataModule(LightningDataModule):
         self.source = as_datamodule(source, batch_size, num_workers)
         self._batch_size = None if self._bare else batch_size
         self._num_workers = None if self._bare else num_workers
-        self._ratio, self._budget = ratio, budget
+        self._ratio, self._budget, self._budget_unit = ratio, budget, budget_unit
+        check_words(budget_unit=(budget_unit, BUDGET_UNITS))
+        self._proposer = None if proposer is None else resolve_proposer(proposer)
         resolve_total(budget if isinstance(budget, int) and budget > 0 else 1, ratio=ratio, budget=budget)
         self.selector = choose_selector(selector, method, method_args, per_class)
         self.selector.check()
@@ -158,7 +169,7 @@ class CoresetDataModule(LightningDataModule):
             "method_args": method_args,
             "cache_dir": cache_dir,
         }
-        given |= {"signals": signals}
+        given |= {"signals": signals, "proposer": proposer}
         hidden = [name for name, value in given.items() if not _is_plain(value)]
         always = ["source", "selector", "features_transform", "batch_size", "num_workers"]
         self.save_hyperparameters(ignore=[*always, *hidden], logger=False)
@@ -299,6 +310,8 @@ class CoresetDataModule(LightningDataModule):
             source=self.source,
             trainer=trainer_of(self),
             signals=signals,
+            budget_unit=self._budget_unit,
+            proposer=self._proposer,
         )
 
     def _select(self) -> None:

@@ -17,12 +17,14 @@ from lightning_coreset.data import EmbeddingCache, dataset_fingerprint, read_lab
 from lightning_coreset.data.fingerprint import FORMAT_VERSION, callable_key
 from lightning_coreset.data.loaders import TrainLoader, check_batches
 from lightning_coreset.data.views import random_state_kept
+from lightning_coreset.detection import Objects
 from lightning_coreset.distributed import current_reducer, gather_json, together
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.features import FeatureExtractor, PrecomputedFeatures, extract_features, transfer_hooks
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.pool import Pool
+from lightning_coreset.pool_objects import PoolObjects
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.context import SelectionContext
 from lightning_coreset.selectors.rows import embed_everything
@@ -53,6 +55,8 @@ class SelectionRun:
     source: Any
     trainer: Any
     signals: Signals | Proxy | str | None = None
+    budget_unit: str = "images"
+    proposer: Any = None
     fingerprint: str = ""
     key: str = ""
     #: The key without what embeds: networks learn between two calls of ``setup``, and that is no other selection.
@@ -62,6 +66,7 @@ class SelectionRun:
     _total: int = field(init=False, default=0)
     _embedding_key: str | None = field(init=False, default=None)
     _signals_key: str | None = field(init=False, default=None)
+    _objects: PoolObjects | None = field(init=False, default=None)
     recorded: Signals | None = field(init=False, default=None)
 
     def prepare(self) -> None:
@@ -79,14 +84,20 @@ class SelectionRun:
                     "The train dataset is empty, and there is nothing to select from: check the source's setup('fit')."
                 )
                 raise CoresetError(msg)
-            self._total = resolve_total(size, ratio=self.ratio, budget=self.budget)
+            self._total = 0
+            if self.budget_unit == "images":
+                self._total = resolve_total(size, ratio=self.ratio, budget=self.budget)
             self._cap_for_smoke_test(size)
             ranks, _ = data_parallel_ranks(self.trainer)
-            check_batches(self._total, self.template.loader, self.batch_size, ranks)
+            # How many images hold so many boxes is known once they are chosen.
+            if self.budget_unit == "images":
+                check_batches(self._total, self.template.loader, self.batch_size, ranks)
             classwise = self.selector.per_class_default if self.selector.per_class is None else self.selector.per_class
             decode = bool(classwise) or bool(self.selector.needs & {"labels", "signals"})
             self.pool_labels = read_labels(self.template.dataset, self.labels, decode=decode)
             self._read_signals(size)
+            if "objects" in self.selector.needs or self.budget_unit != "images":
+                self._objects = PoolObjects(self._images, self.proposer, self.selector)
             self.selector.is_classwise(self.pool_labels is not None)
             if isinstance(self.extractor, PrecomputedFeatures) and self._needs_features:
                 self.extractor.check(size)
@@ -106,9 +117,19 @@ class SelectionRun:
         labels = self.pool_labels
         positions = self._positions
         size = self.template.size if positions is None else len(positions)
-        pool = Pool(labels=labels if labels is None or positions is None else labels[positions], size=size)
-        coreset = self.selector.select(pool, self._total, seed=self.seed, context=self._context())
+        pool = Pool(
+            labels=labels if labels is None or positions is None else labels[positions],
+            size=size,
+            ids=None if self._objects is None else self._objects.ids,
+        )
+        asked: dict[str, Any] = {"context": self._context(), "budget_unit": self.budget_unit}
+        total = self._total
+        if self.budget_unit != "images":
+            total = self.selector.resolve_budget(pool, ratio=self.ratio, budget=self.budget, **asked)
+        coreset = self.selector.select(pool, total, seed=self.seed, **asked)
         resolved = coreset.manifest["resolved"]
+        if self._objects is not None:
+            resolved = resolved | {"objects": self._objects.told}
         if self._needs_features:
             resolved = {"features": self.extractor.key} | resolved
         coreset = replace(coreset, manifest=coreset.manifest | {"fingerprint": self.fingerprint, "resolved": resolved})
@@ -128,15 +149,32 @@ class SelectionRun:
         """The ranks that select together."""
         return current_reducer(self._device)
 
-    def _context(self) -> SelectionContext:
+    @property
+    def _images(self) -> Any:
+        """What is selected from."""
         dataset = self.template.dataset
+        return dataset if self._positions is None else Subset(dataset, self._positions.tolist())
+
+    def _find_objects(self) -> Objects:
+        assert self._objects is not None
+        return self._objects.find(
+            reducer=self.reducer,
+            device=self._device,
+            num_workers=self.template.loader.num_workers,
+            cache=self._folder,
+            dataset_key=self.fingerprint,
+            progress=progress_of(self.trainer, self.reducer.rank),
+        )
+
+    def _context(self) -> SelectionContext:
         return SelectionContext(
-            images=dataset if self._positions is None else Subset(dataset, self._positions.tolist()),
+            images=self._images,
             embed=self._embed,
             embed_images=self._embed_images,
             extractor=self.extractor,
             num_workers=self.template.loader.num_workers,
             signals=self.record if self._needs_signals and self.signals is not None else None,
+            objects=None if self._objects is None else self._find_objects,
             reducer=self.reducer,
             device=self._device,
             memory_limit=self.memory_limit,
@@ -169,11 +207,14 @@ class SelectionRun:
     def _cap_for_smoke_test(self, size: int) -> None:
         ranks, _ = data_parallel_ranks(self.trainer)
         per_step = (self.batch_size or self.template.loader.batch_size or 1) * ranks
-        batches = smoke_test_batches(self.trainer, math.ceil(self._total / per_step))
+        batches = smoke_test_batches(self.trainer, max(1, math.ceil(self._total / per_step)))
         if batches is None:
             return
         kept = batches * per_step
-        ratio = self.ratio if self.ratio is not None else self._total / size
+        if self.budget_unit != "images":
+            # Batches are counted in images, and a smoke test must not look for objects in all of them.
+            self.budget_unit, self._total = "images", kept
+        ratio = self.ratio if self.ratio is not None else min(1.0, self._total / size)
         # Less a hair, so that 3 / 0.1 needs 30 items and not 31.
         pool = min(size, math.ceil(kept / ratio - 1e-9))
         order = torch.randperm(size, generator=seeded_generator(self.seed, "smoke test"))
@@ -270,6 +311,7 @@ class SelectionRun:
             *([] if self._signals_key is None else [self._signals_key]),
             name,
             repr(sorted(self.selector.arguments.items())),
+            *([] if self._objects is None else [self._objects.key, self.budget_unit, self.ratio, self.budget]),
             self._total,
             self.seed,
             capped,

@@ -25,7 +25,7 @@ STOREYS = (
     # Above features, because a proxy run trains a small network on images or embeddings.
     ("signals",),
     ("selectors", "augmentation", "detection"),
-    ("api", "compat"),
+    ("api", "compat", "pool_objects"),
     ("selection", "recording"),
     ("reselection",),
     ("datamodule",),

@@ -57,6 +57,8 @@ class CSOD(DetectionSelector, name="csod"):
         [2, 0]
     """
 
+    labelled_objects = True
+
     def __init__(
         self,
         *,

@@ -1,6 +1,6 @@
 """What the methods share that choose images by their objects."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -21,6 +21,10 @@ class DetectionSelector(Selector):
     """
 
     needs = frozenset({"objects"})
+    #: Whether objects are compared by their embeddings.
+    embeds_objects: ClassVar[bool] = True
+    #: Whether it chooses among labelled objects where there are any, or is to find objects in unlabelled images.
+    labelled_objects: ClassVar[bool] = False
 
     def __init__(self, *, per_class: bool | None = None, overshoot: Literal["never", "last"] = "never") -> None:
         super().__init__(per_class=per_class)
