@@ -9,7 +9,6 @@ from torch import Tensor
 from lightning_coreset.ops.rows import accumulator_dtype, column_sum, converted, first_argmax, first_equal_row
 from lightning_coreset.ops.spending import Purse
 
-
 # Two images that are left in a class are equally typical of it, and rounding must not decide between them.
 _EQUAL = 1e-6
 
