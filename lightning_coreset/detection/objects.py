@@ -69,6 +69,26 @@ class Objects:
             for name in self._columns():
                 self._set(name, getattr(self, name)[order])
 
+    @classmethod
+    def from_targets(cls, targets: Any, *, class_names: Any = None, features: Any = None) -> "Objects":
+        """The objects of targets in any usual form; see `detection.targets.objects_from_targets`.
+
+        Example:
+            >>> Objects.from_targets([{"boxes": [[0, 0, 4, 2]], "labels": [1]}, {}]).num_images
+            2
+        """
+        # Late, because targets become objects.
+        from lightning_coreset.detection.targets import objects_from_targets
+
+        return objects_from_targets(targets, class_names=class_names, features=features)
+
+    @classmethod
+    def from_proposals(cls, proposals: Sequence[Any], *, class_names: Any = None) -> "Objects":
+        """The objects of one `Proposals` for each image; see `detection.proposals.objects_from_proposals`."""
+        from lightning_coreset.detection.proposals import objects_from_proposals
+
+        return objects_from_proposals(proposals, class_names=class_names)
+
     @property
     def num_classes(self) -> int:
         """Classes ``C``: those named, else the highest label plus one."""

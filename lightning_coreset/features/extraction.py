@@ -125,7 +125,7 @@ def _embed(
         # Reading may draw random numbers, and ranks whose states differ train on overlapping shards.
         stack.enter_context(random_state_kept())
         stack.enter_context(_predicting(trainer))
-        stack.enter_context(_ready(extractor.module(), device))
+        stack.enter_context(module_ready(extractor.module(), device))
         stack.enter_context(torch.no_grad())
         bar = None if progress is None else stack.enter_context(progress(len(positions), "Embedding"))
         loader = _loader(view, positions, extractor.batch_size, num_workers, device)
@@ -354,7 +354,7 @@ def _predicting(trainer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _ready(module: nn.Module | None, device: torch.device) -> Iterator[None]:
+def module_ready(module: nn.Module | None, device: torch.device) -> Iterator[None]:
     """A module on the device and in evaluation mode, then back where and as it was, submodule by submodule."""
     if module is None:
         yield

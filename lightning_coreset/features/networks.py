@@ -137,9 +137,7 @@ class TorchvisionExtractor(FeatureExtractor):
     def module(self) -> nn.Module:
         """The network with its classifier replaced by nothing."""
         if self._module is None:
-            with _own_errors(self.key), _own_random_state():
-                if self._weights is not None:
-                    _ask_the_site(self._weights.url)
+            with weights_of(self.key, self._weights, _WAYS_OUT):
                 network = torchvision.models.get_model(self.name, weights=self._weights)
             self._module = without_classifier(network)
         return self._module
@@ -283,6 +281,24 @@ def random_network(build: Callable[[], nn.Module], generator: torch.Generator) -
 
 
 @contextlib.contextmanager
+def weights_of(name: str, weights: Any, ways_out: str) -> Iterator[None]:
+    """Around the making of a torchvision network: its own random state, and errors of one line within seconds.
+
+    Args:
+        name: The network, for messages.
+        weights: An entry of torchvision's weights, or None.
+        ways_out: What else can be done where the weights cannot be had.
+
+    Raises:
+        WeightsUnavailableError: Weights that are neither in the local cache nor at a site that answers.
+    """
+    with _own_errors(name, ways_out), _own_random_state():
+        if weights is not None:
+            _ask_the_site(weights.url)
+        yield
+
+
+@contextlib.contextmanager
 def _own_random_state() -> Iterator[None]:
     """Random weights must not depend on the global random state, nor touch it: `torch.manual_seed` would seed GPUs."""
     # One at a time: threads share the global state.
@@ -292,7 +308,7 @@ def _own_random_state() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_errors(name: str) -> Iterator[None]:
+def _own_errors(name: str, ways_out: str = _WAYS_OUT) -> Iterator[None]:
     """Weights that cannot be had as one line that names the other choices."""
     try:
         yield
@@ -300,7 +316,7 @@ def _own_errors(name: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "hash" not in str(error):
             raise
         told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        msg = f"The weights of {name} could not be loaded ({told}); {_WAYS_OUT}."
+        msg = f"The weights of {name} could not be loaded ({told}); {ways_out}."
         raise WeightsUnavailableError(msg) from error
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lightning_coreset.data import EmbeddingCache
-from lightning_coreset.data.cache import _checksum
 from lightning_coreset.data.fingerprint import FORMAT_VERSION
+from lightning_coreset.data.shards import checksum
 from lightning_coreset.storage import list_files, write_atomic
 
 # Forked, because importing the package again would take most of a test's time.
@@ -147,7 +147,7 @@ def test_other_shards_are_still_read_beside_a_damaged_one(tmp_path: Path) -> Non
 def test_a_shard_of_another_dataset_or_version_is_ignored(changed: dict[str, str], tmp_path: Path) -> None:
     cache, path = shard(tmp_path)
     tensors = {"positions": torch.tensor([1]), "features": torch.ones(1, 2)}
-    note = {"key": "key", "format": str(FORMAT_VERSION), "checksum": _checksum(*tensors.values()), **changed}
+    note = {"key": "key", "format": str(FORMAT_VERSION), "checksum": checksum(tensors), **changed}
     path.write_bytes(save(tensors, note))
     with pytest.warns(UserWarning, match="belongs to another dataset, extractor or version"):
         assert cache.read(torch.tensor([1]))[0] is None

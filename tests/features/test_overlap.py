@@ -138,7 +138,7 @@ def test_kernels_are_laid_out_for_the_pass_and_back_after_it() -> None:
     parameters = list(module.parameters())
     expected = plain_loop(module, images)
     module.train()
-    with extraction._ready(module, PretendedGpu()):
+    with extraction.module_ready(module, PretendedGpu()):
         assert laid_out(module) == [True]
         assert not module.training
         assert torch.allclose(plain_loop(module, images), expected, rtol=1e-5, atol=1e-6)
@@ -154,14 +154,14 @@ def test_kernels_that_the_user_laid_out_stay_so() -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
-    with extraction._ready(module, PretendedGpu()):
+    with extraction.module_ready(module, PretendedGpu()):
         assert laid_out(module) == [True]
     assert laid_out(module) == [True]
 
 
 def test_on_the_cpu_kernels_stay_as_they_are() -> None:
     module = network()
-    with extraction._ready(module, torch.device("cpu")):
+    with extraction.module_ready(module, torch.device("cpu")):
         assert laid_out(module) == [False]
 
 

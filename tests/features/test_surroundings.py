@@ -98,7 +98,7 @@ class TestNoTraceIsLeft:
     def test_a_module_goes_to_the_device_and_back(self, fails: bool) -> None:
         """By way of the one other device that every machine has; its tensors are named, not computed."""
         module = nn.Linear(2, 2)
-        with raising_if(fails), extraction._ready(module, torch.device("meta")):
+        with raising_if(fails), extraction.module_ready(module, torch.device("meta")):
             assert module.weight.device.type == "meta"
             # Back from there needs memory, which a real device would have kept.
             module.to_empty(device="cpu")
