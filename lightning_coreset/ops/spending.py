@@ -64,6 +64,10 @@ class Purse:
         self.spent += price
         return True
 
+    def fresh(self) -> "Purse":
+        """The same budget, of which nothing is spent."""
+        return Purse(self.charges, self.total, self.overshoot)
+
     def raise_to(self, total: float) -> None:
         """Go on with a larger budget."""
         self.total, self._closed = float(total), False

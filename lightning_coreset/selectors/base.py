@@ -165,7 +165,7 @@ class Selector(ABC):
         """The constructor's values."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    def is_classwise(self, has_labels: bool) -> bool:
+    def is_classwise(self, has_labels: bool, has_objects: bool = False) -> bool:
         """Whether classes are selected from one by one.
 
         Raises:
@@ -248,9 +248,11 @@ class Selector(ABC):
         context = context or SelectionContext()
         seed = _check_seed(seed)
         self.check()
-        classwise = self.is_classwise(pool.labels is not None)
+        classwise = self.is_classwise(pool.labels is not None, (pool.objects or context.objects) is not None)
         signals = self._signals(pool, context)
-        objects = self._objects(pool, context) if "objects" in self.needs or budget_unit != "images" else pool.objects
+        objects = pool.objects
+        if budget_unit != "images" or self.wants_objects(pool):
+            objects = self._objects(pool, context)
         self.check_pool(pool, context, signals)
         self.check_objects(objects)
         chosen = as_positions(_tensor(initial), pool.size, "initial", torch.device("cpu"))
@@ -290,6 +292,8 @@ class Selector(ABC):
             parents = merged.indices if wide.parents is None else wide.parents[merged.indices]
             manifest["budget_unit"] = budget_unit
             manifest["units"] = charges.told(parents, total, overshoot) | answer.told
+            if "reserve" in answer.told:
+                manifest["reserve"] = manifest["units"].pop("reserve")
             manifest["objects"] = object_report(objects, parents)
             details |= charges.details(parents)
         if context.duplicates is not None:
@@ -303,6 +307,10 @@ class Selector(ABC):
             details=details,
             manifest=manifest,
         )
+
+    def wants_objects(self, pool: Pool) -> bool:
+        """Whether the method looks at what the images show."""
+        return "objects" in self.needs
 
     def check_objects(self, objects: Objects | None) -> None:  # noqa: B027 (a method that looks at none has nothing to say)
         """Refuse objects that the method cannot choose by, before any work starts."""

@@ -42,8 +42,8 @@ class DetectionSelector(Selector):
         assert objects is not None
         if not bool(usable(objects).any()):
             msg = (
-                f"{self.name!r} chooses images by their objects, and none of {objects.num_images} images has any: lower "
-                "the floor score of the proposer, check its class names, or take 'random'."
+                f"{self.name!r} chooses images by their objects, and none of {objects.num_images} images has any: "
+                "lower the floor score of the proposer, check its class names, or take 'random'."
             )
             raise ValueError(msg)
 

@@ -39,6 +39,7 @@ class Group:
         purse: What each row costs and how much there is, for methods that spend a budget themselves; ``count`` is then
             the most that there is to pick.
         estimated: Expected annotation units of each row ``[n]``, float64, beside a purse.
+        charged_by: What the purse's charges are: "images", "true" or "estimated" units.
         advance: To be called with the number of picks made, for the progress bar.
     """
 
@@ -59,6 +60,7 @@ class Group:
     objects: Objects | None = None
     purse: Purse | None = None
     estimated: Tensor | None = None
+    charged_by: str = "images"
     advance: Callable[[int], object] | None = None
 
     @property
@@ -90,6 +92,10 @@ class Group:
         """Expected annotation units of each row, for methods that spend a budget themselves."""
         assert self.estimated is not None
         return self.estimated
+
+    def at(self, rows: list[int]) -> list[int]:
+        """Where some rows stand in the pool."""
+        return rows if self.positions is None else self.positions[torch.tensor(rows, dtype=torch.int64)].tolist()
 
     @property
     def candidates(self) -> Tensor:

@@ -121,7 +121,7 @@ def run(selector: "Selector", request: Request, total: int, purse: Purse | None 
             initial=_rows_of(request.chosen, positions).to(home),
             forbidden=_rows_of(request.banned, positions).to(home),
             label=label if classwise else None,
-            num_classes=pool.num_classes,
+            num_classes=_number_of_classes(request),
             seed=request.seed,
             pool_size=wide.size,
             reducer=reducer if shard_rows else None,
@@ -129,6 +129,7 @@ def run(selector: "Selector", request: Request, total: int, purse: Purse | None 
             objects=None if purse is None or request.objects is None else request.objects.subset(positions),
             purse=None if purse is None else Purse(purse.charges[positions], purse.total, purse.overshoot),
             estimated=None if purse is None else request.charges.estimated[positions],
+            charged_by=request.charges.source,
             advance=advance,
         )
 
@@ -155,6 +156,12 @@ def run(selector: "Selector", request: Request, total: int, purse: Purse | None 
     notes = {name: value for found in everything.values() for name, value in found.told.items()}
     sizes = [len(members[label]) for label in sorted(everything)]
     return Answer(merged, resolved | wide.resolved, notes, sizes)
+
+
+def _number_of_classes(request: Request) -> int | None:
+    """Classes of the items, else of what they show."""
+    shown = None if request.objects is None else request.objects.num_classes
+    return request.pool.num_classes or shown
 
 
 def by_id(pool: Pool) -> Tensor:

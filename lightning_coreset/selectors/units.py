@@ -89,7 +89,8 @@ def make_charges(
         objects: What the images show; None for a pool without.
         size: Images ``N``.
         unit: "images", "boxes" or "masks".
-        charge: ``"oracle"`` charges true units, ``"estimate"`` expected ones; None true ones where they are known.
+        charge: ``"oracle"`` charges true units, ``"estimate"`` expected ones of proposals; None true ones where they are
+            known. Labelled boxes are never estimated.
         estimate: ``a`` and ``b`` of ``a + b * sum of scores``.
 
     Raises:
@@ -115,7 +116,7 @@ def make_charges(
             "Objects(units=...), or charge='estimate'."
         )
         raise ValueError(msg)
-    if true is not None and charge != "estimate":
+    if true is not None and (charge != "estimate" or objects.scores is None):
         return Charges(unit, true, estimated, true, "true")
     return Charges(unit, estimated, estimated, true, "estimated")
 
