@@ -22,6 +22,7 @@ def ask(
     unit: str = "images",
     about: Mapping[str, Any] | None = None,
     names: Sequence[str] | None = None,
+    source: Any = None,
 ) -> None:
     """Ask for labels and take in what comes at once; all ranks call it with the same ids.
 
@@ -36,10 +37,11 @@ def ask(
         unit: What the budget counts.
         about: What chose the items, in JSON types.
         names: Names of the classes, where they are known.
+        source: The datamodule behind the dataset.
     """
     told = {**(about or {}), "unit": unit} | ({} if budget is None else {"budget": budget})
     pool.request(ids, round=round, about=told)
-    answer_pending(pool, oracle, dataset=dataset, reducer=reducer, names=names)
+    answer_pending(pool, oracle, dataset=dataset, reducer=reducer, names=names, source=source)
 
 
 def answer_pending(
@@ -49,6 +51,7 @@ def answer_pending(
     dataset: Any,
     reducer: Reducer,
     names: Sequence[str] | None = None,
+    source: Any = None,
 ) -> None:
     """Let the oracle answer what is still pending, such as requests of a run that was killed; all ranks call it."""
     for event in pending_requests(pool):
@@ -65,6 +68,7 @@ def answer_pending(
             budget=None if budget is None else budget - spent_on(pool, event["round"]),
             unit=event["about"].get("unit", "images"),
             names=names,
+            source=source,
         )
         take_in(pool, request, _shared(asked, request, reducer))
 

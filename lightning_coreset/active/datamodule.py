@@ -304,13 +304,19 @@ class ActiveLearningDataModule(WrappingDataModule):
             unit=self._unit,
             about=about,
             names=self._names,
+            source=self.source,
         )
 
     def answer_pending(self) -> None:
         """Let the oracle answer what is pending, such as requests of a run that was killed; all ranks call it."""
         if self.opened().n_pending and (self.oracle or self._later_oracle) is not None:
             answer_pending(
-                self.opened(), self._oracle_of, dataset=self._pool_dataset, reducer=self._reducer, names=self._names
+                self.opened(),
+                self._oracle_of,
+                dataset=self._pool_dataset,
+                reducer=self._reducer,
+                names=self._names,
+                source=self.source,
             )
 
     def _oracle_of(self, round: int) -> Oracle | None:
@@ -441,6 +447,9 @@ class ActiveLearningDataModule(WrappingDataModule):
         self.pool.synchronise(self._reducer)
         self._compare("dataset", fingerprint, "train")
         self._compare("validation", validation, "validation")
+        for oracle in (self.oracle, self._later_oracle):
+            if oracle is not None:
+                oracle.bind(self.pool)
         self.pool.guard(self._refuse_labels_that_nobody_sees)
         if self._labelled_before and not self.pool.n_labelled:
             with self.allowed():

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -167,8 +168,13 @@ class ActiveLearningLoop:
         # Last, so that its checkpoint holds what all other callbacks did.
         trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
         path = self._checkpoint(round)
-        resumed = path is not None and path.exists()
-        trainer.fit(module, datamodule=self.datamodule, ckpt_path=str(path) if resumed else None)
+        resumed = path is not None and _readable(path)
+        trainer.fit(
+            module,
+            datamodule=self.datamodule,
+            ckpt_path=str(path) if resumed else None,
+            weights_only=True if resumed else None,
+        )
         if trainer.interrupted:
             return False
         if not resumed and trainer.global_step == 0:
@@ -315,6 +321,23 @@ def _check_reset(reset: Any) -> str:
         msg = f"reset={text!r} is neither 'weights' nor 'none' nor a file: give one of them."
         raise ValueError(msg)
     return text
+
+
+def _readable(path: Path) -> bool:
+    """Whether there is a checkpoint that can be read safely; else the round starts anew, and ends the same."""
+    if not path.exists():
+        return False
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        cause = " ".join(str(error).split())[:200]
+        warnings.warn(
+            f"The checkpoint {path} cannot be read with weights_only ({cause}), and the round starts anew: keep "
+            "objects out of the module's hyperparameters to go on inside a round.",
+            stacklevel=3,
+        )
+        return False
+    return True
 
 
 def _load_weights(module: LightningModule, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lightning_coreset.active.pool import Id
+from lightning_coreset.active.pool import Id, LabelledPool
 from lightning_coreset.data.targets import read_labels
 from lightning_coreset.data.views import random_state_kept, target_of
 
@@ -54,6 +54,7 @@ class Request:
         budget: How many units may be spent; None where all items are wanted.
         unit: What the budget counts.
         names: Names of the classes, where they are known.
+        source: The datamodule behind the dataset.
     """
 
     ids: list[Id]
@@ -63,6 +64,7 @@ class Request:
     budget: float | None = None
     unit: str = "images"
     names: Sequence[str] | None = None
+    source: Any = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ class Oracle(ABC):
 
     def __init__(self, *, cost: Cost | None = None) -> None:
         self.cost = cost or Cost()
+
+    def bind(self, pool: LabelledPool) -> None:  # noqa: B027 (oracles that answer at once have no use for it)
+        """Called with the pool when the datamodule opens it."""
 
     @abstractmethod
     def answer(self, request: Request) -> Answer:

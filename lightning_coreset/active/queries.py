@@ -252,6 +252,8 @@ def _map_logits(output: Any) -> Tensor:
     found = found[0] if isinstance(found, list | tuple) else found
     if not isinstance(found, Tensor) or found.ndim != 4:
         came = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        msg = f"The query 'equal' looks at logits of pixels [B, C, H, W] and got {came}: give forward= that returns them."
+        msg = (
+            f"The query 'equal' looks at logits of pixels [B, C, H, W] and got {came}: give forward= that returns them."
+        )
         raise CoresetError(msg)
     return found
