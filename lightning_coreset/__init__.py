@@ -3,9 +3,10 @@
 Every selector is imported here, so that ``LightningCLI`` finds them by their bare class names.
 """
 
+from lightning_coreset.active import ActiveLearningDataModule
 from lightning_coreset.api import select
 from lightning_coreset.augmentation import SDADataset
-from lightning_coreset.callbacks import TrainingDynamics
+from lightning_coreset.callbacks import ActiveLearningWarmStart, TrainingDynamics
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.datamodule import CoresetDataModule
 from lightning_coreset.errors import CoresetError
@@ -53,6 +54,8 @@ __version__ = "0.1.0.dev0"
 
 __all__ = (
     "AUM",
+    "ActiveLearningDataModule",
+    "ActiveLearningWarmStart",
     "CAL",
     "CCS",
     "CSOD",

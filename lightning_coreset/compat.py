@@ -20,6 +20,7 @@ __all__ = (
     "data_parallel_ranks",
     "deals_out_samplers",
     "forward_hooks",
+    "keeps_train_loader",
     "overrides_train_dataloader",
     "progress_of",
     "renew_train_loader",
@@ -236,6 +237,13 @@ def renew_train_loader(trainer: Trainer) -> None:
     watch: Any = trainer.fit_loop.setup_data
     assert isinstance(watch, _LoaderWatch)
     watch.stale = True
+
+
+def keeps_train_loader(trainer: Any) -> bool:
+    """Whether a fit is running that will not ask for its train loader again."""
+    if trainer is None or not trainer.training or trainer.fit_loop._combined_loader is None:
+        return False
+    return not trainer.reload_dataloaders_every_n_epochs
 
 
 def smoke_test_batches(trainer: Any, epoch_batches: int) -> int | None:

@@ -19,17 +19,15 @@ from lightning_coreset.compat import (
     data_parallel_ranks,
     deals_out_samplers,
     forward_hooks,
-    overrides_train_dataloader,
     trainer_of,
 )
 from lightning_coreset.coreset import Coreset
-from lightning_coreset.data.fingerprint import item_keys
-from lightning_coreset.data.loaders import TrainLoader, WeightedItems, check_batches, read_train_loader, reduced_loader
+from lightning_coreset.data.loaders import TrainLoader, WeightedItems, check_batches, reduced_loader
 from lightning_coreset.data.targets import read_labels
 from lightning_coreset.data.views import random_state_kept
 from lightning_coreset.detection import ObjectProposer, resolve_proposer
 from lightning_coreset.distributed import EpochWeightedSampler
-from lightning_coreset.errors import CoresetError, UnsupportedSourceError
+from lightning_coreset.errors import CoresetError
 from lightning_coreset.features import FeatureExtractor, resolve_extractor
 from lightning_coreset.recording import RecordedPool
 from lightning_coreset.registry import choose_selector
@@ -39,12 +37,12 @@ from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.facility_location import check_words
 from lightning_coreset.selectors.units import BUDGET_UNITS
 from lightning_coreset.signals import Proxy, Signals
+from lightning_coreset.wrapping import WrappingDataModule
 
-_OWN_ATTRIBUTES = frozenset({"coreset", "train_dataset", "source", "selector", "trainer"})
 _PLAIN = (bool, int, float, str, type(None))
 
 
-class CoresetDataModule(LightningDataModule):
+class CoresetDataModule(WrappingDataModule):
     """Trains on the part of a source's train data that a selector chooses; all else is the source's.
 
     The selection runs in ``setup("fit")`` on the trainer's devices, under DDP shared over the ranks, once; it is kept
@@ -102,6 +100,8 @@ class CoresetDataModule(LightningDataModule):
         10
     """
 
+    _own_attributes = frozenset({"coreset", "train_dataset", "source", "selector", "trainer"})
+
     def __init__(
         self,
         source: LightningDataModule | Dataset | DataLoader,  # type: ignore[type-arg]
@@ -155,7 +155,6 @@ class CoresetDataModule(LightningDataModule):
         self._seed = seed
         self.coreset: Coreset | None = None
         self.train_dataset: Dataset[Any] | None = None
-        self._pool_dataset: Any = None
         self._fingerprint: str | None = None
         self._pool_labels: Tensor | None = None
         self._selected: str | None = None
@@ -190,33 +189,6 @@ class CoresetDataModule(LightningDataModule):
             train_dataset, val_dataset, test_dataset, predict_dataset, batch_size=batch_size, num_workers=num_workers
         )
         return cls(source, **coreset_kwargs)
-
-    @property
-    def trainer(self) -> Any:
-        """The trainer this datamodule is attached to; the source sees the same."""
-        return self.__dict__.get("_trainer")
-
-    @trainer.setter
-    def trainer(self, trainer: Any) -> None:
-        self.__dict__["_trainer"] = trainer
-        if "source" in self.__dict__:
-            self.source.trainer = trainer
-
-    def __getattr__(self, name: str) -> Any:
-        """Public attributes that are not here are the source's."""
-        # Private names and the source itself must fail, or unpickling would never end.
-        if name.startswith("_") or "source" not in self.__dict__:
-            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(msg)
-        return getattr(self.__dict__["source"], name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Public attributes that are the source's are set there."""
-        own = name.startswith("_") or name in _OWN_ATTRIBUTES or name in self.__dict__ or hasattr(type(self), name)
-        if own or "source" not in self.__dict__ or not hasattr(self.source, name):
-            super().__setattr__(name, value)
-        else:
-            setattr(self.source, name, value)
 
     def setup(self, stage: str | None = None) -> None:
         """Set the source up; for ``"fit"`` select, unless the same selection was made before."""
@@ -394,30 +366,6 @@ class CoresetDataModule(LightningDataModule):
                 stacklevel=3,
             )
         self.coreset = stored
-
-    def _template(self) -> TrainLoader:
-        if not overrides_train_dataloader(self.source):
-            msg = (
-                f"{type(self.source).__name__} has no train_dataloader(), so there is nothing to select from: define "
-                "it, or wrap the train dataset itself."
-            )
-            raise UnsupportedSourceError(msg)
-        return read_train_loader(self.source.train_dataloader())
-
-    def _over_the_same_items(self, template: TrainLoader) -> TrainLoader:
-        """A new train loader, but never over other items than those selected from: positions say nothing of them."""
-        if template.dataset is self._pool_dataset:
-            return template
-        # Datamodules may make a new dataset with each loader.
-        if item_keys(template.dataset) == item_keys(self._pool_dataset):
-            self._pool_dataset = template.dataset
-            return template
-        warnings.warn(
-            f"{type(self.source).__name__} gives other items with each train loader, and training goes on with those "
-            "selected from: make or split the dataset in setup(), or seed it.",
-            stacklevel=3,
-        )
-        return replace(template, dataset=self._pool_dataset)
 
     def _train_view(self) -> "Dataset[Any]":
         dataset = self._pool_dataset

@@ -11,3 +11,7 @@ class WeightsUnavailableError(CoresetError):
 
 class UnsupportedSourceError(CoresetError):
     """The source of data cannot be selected from by index, or not in the way it was given."""
+
+
+class AwaitingLabelsError(CoresetError):
+    """There is nothing to train on before annotators answer."""

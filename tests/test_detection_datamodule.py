@@ -150,7 +150,8 @@ def test_flags_from_a_shell(tmp_path: Path) -> None:
     )
     flags = (
         "fit --data=CoresetDataModule --data.source=ScenesSource --data.source.count=30 --data.method=csod "
-        "--data.budget=20 --data.budget_unit=boxes --data.proposer=tests.helpers.detection_parts.QuadrantProposer --trainer.max_epochs=1 "
+        "--data.budget=20 --data.budget_unit=boxes --data.proposer=tests.helpers.detection_parts.QuadrantProposer "
+        "--trainer.max_epochs=1 "
         f"--trainer.accelerator=cpu --trainer.logger=false --trainer.default_root_dir={tmp_path}"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}

@@ -26,10 +26,11 @@ STOREYS = (
     ("signals",),
     ("selectors", "augmentation", "detection"),
     ("api", "compat", "pool_objects"),
-    ("selection", "recording"),
+    ("selection", "recording", "wrapping"),
     ("reselection",),
     ("datamodule",),
-    ("callbacks", "active"),
+    ("active",),
+    ("callbacks",),
     ("cli",),
 )
 SHARED = ("selectors", "augmentation", "detection")
@@ -41,7 +42,7 @@ NARROW = {
     "reports": ("errors", "coreset"),
 }
 LIGHTNING_ROOMS = (
-    *("datamodule", "callbacks", "active", "cli", "compat", "features.extraction", "recording", "reports"),
+    *("datamodule", "callbacks", "active", "cli", "compat", "features.extraction", "recording", "reports", "wrapping"),
 )
 EXTRAS = {
     *("apricot", "coreax", "faiss", "faster_coco_eval", "fpsample", "hypothesis", "jax", "jsonargparse", "matplotlib"),

@@ -1,5 +1,6 @@
 """Callbacks for any Lightning trainer."""
 
+from lightning_coreset.callbacks.active_learning_warm_start import ActiveLearningWarmStart
 from lightning_coreset.callbacks.training_dynamics import TrainingDynamics
 
-__all__ = ("TrainingDynamics",)
+__all__ = ("ActiveLearningWarmStart", "TrainingDynamics")

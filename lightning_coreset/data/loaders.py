@@ -19,7 +19,6 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_coreset.distributed import EpochWeightedSampler
 from lightning_coreset.errors import CoresetError, UnsupportedSourceError
 
 
@@ -117,7 +116,8 @@ def reduced_loader(
     *,
     batch_size: int | None = None,
     num_workers: int | None = None,
-    resample: EpochWeightedSampler | None = None,
+    resample: Sampler[int] | None = None,
+    generator: torch.Generator | None = None,
 ) -> "DataLoader[Any]":
     """The source's loader over another dataset, all else kept: workers, collation, shuffling, generator.
 
@@ -128,6 +128,7 @@ def reduced_loader(
         batch_size: Replaces the source's.
         num_workers: Replaces the source's.
         resample: A sampler to draw with, instead of the source's shuffling.
+        generator: Replaces the source's.
     """
     loader = template.loader
     workers = loader.num_workers if num_workers is None else num_workers
@@ -144,7 +145,7 @@ def reduced_loader(
         timeout=loader.timeout if workers else 0,
         worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context if workers else None,
-        generator=loader.generator,
+        generator=generator or loader.generator,
         prefetch_factor=loader.prefetch_factor if workers else None,
         persistent_workers=loader.persistent_workers and workers > 0,
         pin_memory_device=loader.pin_memory_device,

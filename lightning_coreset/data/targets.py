@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from lightning_coreset.data.views import random_state_kept
+from lightning_coreset.data.views import TARGET_KEYS, random_state_kept
 
 _ATTRIBUTES = ("targets", "labels", "_labels", "y")
-_COLUMNS = ("label", "labels", "target", "targets", "fine_label")
 
 
 def read_labels(
@@ -60,7 +59,7 @@ def _without_items(dataset: Any) -> Tensor | None:
     if isinstance(dataset, TensorDataset):
         return as_classes(dataset.tensors[-1], len(dataset)) if len(dataset.tensors) > 1 else None
     if isinstance(getattr(dataset, "column_names", None), list):
-        column = next((name for name in _COLUMNS if name in dataset.column_names), None)
+        column = next((name for name in TARGET_KEYS if name in dataset.column_names), None)
         return None if column is None else as_classes(dataset[column], len(dataset))
     for name in _ATTRIBUTES:
         found = as_classes(getattr(dataset, name, None), len(dataset))
@@ -125,7 +124,7 @@ def _from_items(dataset: Any) -> Tensor | None:
 
 def _label_of(item: Any) -> int | None:
     if isinstance(item, Mapping):
-        value = next((item[name] for name in _COLUMNS if name in item), None)
+        value = next((item[name] for name in TARGET_KEYS if name in item), None)
     elif isinstance(item, list | tuple) and len(item) > 1:
         value = item[1]
     else:

@@ -16,6 +16,7 @@ from torchvision.datasets.vision import StandardTransform, VisionDataset
 from lightning_coreset.errors import CoresetError
 
 IMAGE_KEYS = ("image", "images", "pixel_values", "img")
+TARGET_KEYS = ("label", "labels", "target", "targets", "fine_label")
 
 
 class EvaluationView(Dataset[Any]):
@@ -103,6 +104,50 @@ def read_changed(dataset: Any, index: int, change: Callable[[Any], Any]) -> Any:
     once = _Changed(change)
     item = _with_transform(dataset, once.before, once.before)[0][index]
     return item if once.done else with_image(item, change(image_of(item)))
+
+
+def read_with_target(dataset: Any, index: int, change: Callable[[Any], Any]) -> Any:
+    """One item with another target, put in before transforms that move image and target together.
+
+    Args:
+        dataset: A map-style dataset.
+        index: The item.
+        change: From the item's own target (None where it has none) to the new one.
+
+    Returns:
+        The item in the dataset's own structure; where no joint transform is found the target is changed at last.
+
+    Example:
+        >>> read_with_target([(torch.zeros(1), 7)], 0, lambda target: 3)
+        (tensor([0.]), 3)
+    """
+    once = _ChangedTarget(change)
+    item = _with_transform(dataset, _unchanged, once.before)[0][index]
+    return item if once.done else with_target(item, change)
+
+
+def target_of(item: Any) -> Any:
+    """The target of an item: under one of `TARGET_KEYS` of a mapping, or second in a tuple; None where it has none."""
+    key = _target_key(item)
+    return None if key is None else item[key]
+
+
+def with_target(item: Any, change: Callable[[Any], Any]) -> Any:
+    """The same item with a changed target; a copy. Items without one become ``(item, target)``."""
+    key = _target_key(item)
+    if isinstance(item, Mapping):
+        return {**item, key or "label": change(None if key is None else item[key])}
+    if not isinstance(item, list | tuple):
+        return item, change(None)
+    target = change(None if key is None else item[key])
+    changed = [*item[:1], target, *item[2:]]
+    return type(item)(*changed) if hasattr(item, "_fields") else type(item)(changed)
+
+
+def _target_key(item: Any) -> Any:
+    if isinstance(item, Mapping):
+        return next((name for name in TARGET_KEYS if name in item), None)
+    return 1 if isinstance(item, list | tuple) and len(item) > 1 else None
 
 
 def image_of(item: Any, least_dimensions: int = 1) -> Any:
@@ -266,6 +311,33 @@ class _Changed:
             return transform(item, *others)
 
         return changed
+
+
+class _ChangedTarget:
+    """A change of the target that goes before a joint transform, and knows whether it was asked."""
+
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        self.change = change
+        self.done = False
+
+    def before(self, transform: Callable[..., Any] | None) -> Callable[..., Any] | None:
+        if transform is None:
+            return None
+
+        def changed(item: Any, *others: Any) -> Any:
+            if others:
+                self.done = True
+                return transform(item, self.change(others[0]), *others[1:])
+            if isinstance(item, Mapping):
+                self.done = True
+                return transform(with_target(item, self.change))
+            return transform(item)
+
+        return changed
+
+
+def _unchanged(transform: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    return transform
 
 
 def identity(image: Any) -> Any:

@@ -8,10 +8,11 @@ from lightning_coreset.distributed.reducer import (
     gather_json,
     together,
 )
-from lightning_coreset.distributed.sampler import EpochWeightedSampler
+from lightning_coreset.distributed.sampler import EpochShuffle, EpochWeightedSampler
 from lightning_coreset.distributed.sharding import deal, index_range
 
 __all__ = (
+    "EpochShuffle",
     "EpochWeightedSampler",
     "ProcessGroupReducer",
     "current_reducer",

@@ -1,4 +1,4 @@
-"""Sampling by weight, the same on every machine and new in every epoch."""
+"""Orders and draws that are the same on every machine and new in every epoch."""
 
 from collections.abc import Iterator
 
@@ -70,3 +70,38 @@ class EpochWeightedSampler(Sampler[int]):
     def __len__(self) -> int:
         """Draws of this rank in an epoch."""
         return -(-len(self.weights) // self.num_replicas)
+
+
+class EpochShuffle(Sampler[int]):
+    """A new order of all items in every epoch, from a generator seeded by (seed, epoch).
+
+    The order of an epoch does not depend on what was drawn before it, so that a run that is resumed trains as one that
+    was never interrupted. Lightning's distributed wrapper deals the items out.
+
+    Args:
+        size: Number of items.
+        seed: Together with the epoch, all the randomness there is.
+
+    Example:
+        >>> sampler = EpochShuffle(3, seed=0)
+        >>> sorted(sampler), list(sampler) == list(sampler)
+        ([0, 1, 2], True)
+    """
+
+    def __init__(self, size: int, *, seed: int | str = 0) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Give the order of this epoch from now on (Lightning calls it)."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Positions of all items."""
+        order = torch.randperm(self.size, generator=seeded_generator(self.seed, "order", self.epoch))
+        return iter(order.tolist())
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return self.size

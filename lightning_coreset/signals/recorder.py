@@ -134,7 +134,7 @@ class Recorder:
     def _listen(self, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._positions is None or self._found is not None:
             return
-        logits = _logits_of(output)
+        logits = logits_of(output)
         if logits is None or logits.ndim != 2 or len(logits) != len(self._positions) or logits.shape[1] < 2:
             self._shapes.append(type(output).__name__ if logits is None else str(list(logits.shape)))
             return
@@ -164,7 +164,7 @@ class Recorder:
         )
 
 
-def _logits_of(output: Any) -> Tensor | None:
+def logits_of(output: Any) -> Tensor | None:
     """The logits in what a module returned: a tensor, an entry ``logits``, or the first of a tuple."""
     if isinstance(output, Mapping):
         output = output.get("logits")
