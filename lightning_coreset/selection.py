@@ -17,7 +17,7 @@ from lightning_coreset.data import EmbeddingCache, dataset_fingerprint, read_lab
 from lightning_coreset.data.fingerprint import FORMAT_VERSION, callable_key
 from lightning_coreset.data.loaders import TrainLoader, check_batches
 from lightning_coreset.data.views import random_state_kept
-from lightning_coreset.detection import Objects
+from lightning_coreset.detection import Objects, read_objects
 from lightning_coreset.distributed import current_reducer, gather_json, together
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.features import FeatureExtractor, PrecomputedFeatures, extract_features, transfer_hooks
@@ -96,9 +96,9 @@ class SelectionRun:
             decode = bool(classwise) or bool(self.selector.needs & {"labels", "signals"})
             self.pool_labels = read_labels(self.template.dataset, self.labels, decode=decode)
             self._read_signals(size)
-            if "objects" in self.selector.needs or self.budget_unit != "images":
+            if self._wants_objects:
                 self._objects = PoolObjects(self._images, self.proposer, self.selector)
-            self.selector.is_classwise(self.pool_labels is not None)
+            self.selector.is_classwise(self.pool_labels is not None, self._objects is not None)
             if isinstance(self.extractor, PrecomputedFeatures) and self._needs_features:
                 self.extractor.check(size)
             self.fingerprint = dataset_fingerprint(self.template.dataset, self.pool_labels)
@@ -148,6 +148,14 @@ class SelectionRun:
     def reducer(self) -> Reducer:
         """The ranks that select together."""
         return current_reducer(self._device)
+
+    @property
+    def _wants_objects(self) -> bool:
+        if "objects" in self.selector.needs or self.budget_unit != "images":
+            return True
+        # Methods that take the classes of objects where items have none of their own.
+        asked = self.selector.wants_objects(Pool(labels=self.pool_labels, size=self.template.size))
+        return asked and (self.proposer is not None or read_objects(self._images) is not None)
 
     @property
     def _images(self) -> Any:

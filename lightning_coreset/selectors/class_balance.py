@@ -35,6 +35,8 @@ class ClassBalance(ProposalSelector, name="class_balance"):
         [1, 2]
     """
 
+    embeds_objects = False
+
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.class_greedy`."""
         objects = group.shown.where(self.counting(group.shown))

@@ -22,7 +22,7 @@ class DetectionSelector(Selector):
 
     needs = frozenset({"objects"})
     #: Whether objects are compared by their embeddings.
-    embeds_objects: ClassVar[bool] = True
+    embeds_objects: bool = True
     #: Whether it chooses among labelled objects where there are any, or is to find objects in unlabelled images.
     labelled_objects: ClassVar[bool] = False
 

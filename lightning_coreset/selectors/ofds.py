@@ -84,6 +84,7 @@ class OFDS(ProposalSelector, name="ofds"):
             overshoot=overshoot,
         )
         self.pick = pick
+        self.embeds_objects = pick != "random"
         self.units_per_image = units_per_image
         self.reestimate = reestimate
         self.normalize = normalize
