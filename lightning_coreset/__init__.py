@@ -5,7 +5,7 @@ Every selector is imported here, so that ``LightningCLI`` finds them by their ba
 
 from lightning_coreset.api import select
 from lightning_coreset.augmentation import SDADataset
-from lightning_coreset.callbacks import TrainingDynamics
+from lightning_coreset.callbacks import RegionRefinement, TrainingDynamics
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.datamodule import CoresetDataModule
 from lightning_coreset.errors import CoresetError
@@ -72,6 +72,7 @@ __all__ = (
     "Prototypes",
     "Proxy",
     "Random",
+    "RegionRefinement",
     "SDADataset",
     "SelectionContext",
     "Selector",

@@ -1,5 +1,6 @@
 """Callbacks for any Lightning trainer."""
 
+from lightning_coreset.callbacks.region_refinement import RegionRefinement
 from lightning_coreset.callbacks.training_dynamics import TrainingDynamics
 
-__all__ = ("TrainingDynamics",)
+__all__ = ("RegionRefinement", "TrainingDynamics")
