@@ -6,7 +6,7 @@ Every selector is imported here, so that ``LightningCLI`` finds them by their ba
 from lightning_coreset.active import ActiveLearningDataModule
 from lightning_coreset.api import select
 from lightning_coreset.augmentation import SDADataset
-from lightning_coreset.callbacks import ActiveLearningWarmStart, TrainingDynamics
+from lightning_coreset.callbacks import ActiveLearningWarmStart, RegionRefinement, TrainingDynamics
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.datamodule import CoresetDataModule
 from lightning_coreset.errors import CoresetError
@@ -87,6 +87,7 @@ __all__ = (
     "Prototypes",
     "Proxy",
     "Random",
+    "RegionRefinement",
     "SDADataset",
     "SelectionContext",
     "Selector",
