@@ -24,7 +24,6 @@ _BLOCK_VALUES = 2**25
 _SCRATCH_ROWS = 64
 _PART_ITEMS, _LARGEST_MERGE = 4_096, 24_576
 _KEYED_ROWS = 4_096
-_FIRST_CALL = 20_000_000
 
 
 class Work(NamedTuple):
@@ -130,16 +129,17 @@ def _estimate(
     work = selector.work(size, d, count, limit)
     # Rows of one class are copied out of the pool's.
     copied = _FLOAT * size * d if groups > 1 else 0
-    extra = work.bytes + copied + _bookkeeping(n, k) + (_checks(n, d) if "features" in selector.needs else 0)
+    extra = work.bytes + copied + _bookkeeping(n, d, k)
     seconds = work.operations / _operations_a_second(str(device), torch.get_num_threads()) + work.steps * _STEP_SECONDS
     features = _FLOAT * n * d if "features" in selector.needs else 0
     return CostEstimate(seconds * -(-groups // ranks), features + extra, extra, work.mode)
 
 
-def greedy_work(size: int, width: int, count: int) -> Work:
-    """One matrix-vector product for each pick over unit rows: graph cut, herding."""
+def greedy_work(size: int, width: int, count: int, *, copies: int = 1) -> Work:
+    """One matrix-vector product for each pick over so many copies of the rows: graph cut, herding."""
+    memory = copies * _FLOAT * size * width + _hashing(size, width) + 6 * _LONG * size
     # Products with vectors read all rows from memory each time, which takes some ten times as long as counting says.
-    return Work(20.0 * count * size * width, _FLOAT * size * width + _hashing(size, width) + 6 * _LONG * size, count)
+    return Work(20.0 * count * size * width, memory, count)
 
 
 def center_work(size: int, width: int, count: int) -> Work:
@@ -199,14 +199,9 @@ def facility_work(plan: Plan, size: int, width: int, count: int) -> Work:
     return Work(operations, rows + max(part, second) + 3 * block, 2 * count, "partitioned")
 
 
-def _checks(size: int, width: int) -> int:
-    """Of keys of some rows at a time."""
-    return 2 * _FLOAT * min(size, _KEYED_ROWS) * width
-
-
-def _bookkeeping(size: int, count: int) -> int:
-    """Positions, masks, classes and columns of the answer, and what libraries take on their first call."""
-    return 6 * _LONG * size + 8 * _LONG * count + _FIRST_CALL
+def _bookkeeping(size: int, width: int, count: int) -> int:
+    """Keys of some rows at a time, positions, masks, classes and columns of the answer."""
+    return 2 * _FLOAT * min(size, _KEYED_ROWS) * width + 6 * _LONG * size + 8 * _LONG * count
 
 
 @lru_cache

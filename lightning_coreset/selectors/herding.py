@@ -30,7 +30,7 @@ class Herding(Selector, name="herding"):
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """A product with a vector for each pick."""
-        return greedy_work(size, width, count)
+        return greedy_work(size, width, count, copies=2)
 
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.herding`."""
