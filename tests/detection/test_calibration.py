@@ -11,7 +11,7 @@ import torch
 from lightning_coreset import CoresetError
 from lightning_coreset.detection import Calibration, Objects, UnitEstimate, calibrate, fit_units, true_units
 from lightning_coreset.detection.matching import match
-from tests.helpers import references_detection as references
+from tests.helpers import references_calibration as references
 
 BOX = [0.0, 0.0, 4.0, 4.0]
 
