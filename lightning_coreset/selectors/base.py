@@ -203,6 +203,7 @@ class Selector(ABC):
         Raises:
             ValueError: Both or neither of ratio and budget, one out of its range, or units that nobody knows.
         """
+        self.check()
         context = context or SelectionContext()
         taken = [_tensor(positions) for positions in (initial, forbidden) if positions is not None]
         available = pool.size - (len(torch.unique(torch.cat([part.flatten() for part in taken]))) if taken else 0)
