@@ -65,7 +65,7 @@ class Sweeps:
             return []
         wanted = math.floor(share * self._purse.total / self.mean + 0.5) if self.mean > 0 else 0
         drawn = torch.randperm(self._group.size, generator=seeded_generator(self._group.seed, "background"))
-        found = []
+        found: list[dict[str, Any]] = []
         for image in drawn[(self._free & ~self._showing)[drawn]].tolist():
             if len(found) < wanted and self._take(image):
                 found.append({"class": None, "cluster": None, "members": None, "sweep": 0, "image": image})

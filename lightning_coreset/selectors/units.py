@@ -80,8 +80,8 @@ def make_charges(
         objects: What the images show; None for a pool without.
         size: Images ``N``.
         unit: "images", "boxes" or "masks".
-        charge: ``"oracle"`` charges true units, ``"estimate"`` expected ones of proposals; None true ones where they are
-            known. Labelled boxes are never estimated.
+        charge: ``"oracle"`` charges true units, ``"estimate"`` expected ones of proposals; None true ones where they
+            are known. Labelled boxes are never estimated.
         estimate: Of the units of images whose true ones are not known.
 
     Raises:

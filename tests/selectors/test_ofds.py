@@ -1,6 +1,7 @@
 """OFDS: what it spends, in which order, and that nothing but the pool decides."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_rare_classes_come_first_and_lines_go_around() -> None:
     assert sweep[:6] == order
     # Each round through the classes goes in their order.
     places = [order.index(label) for label in sweep]
-    falls = sum(later <= earlier for earlier, later in zip(places, places[1:], strict=False))
+    falls = sum(later <= earlier for earlier, later in pairwise(places))
     assert falls + 1 == max(sweep.count(label) for label in order)
 
 
