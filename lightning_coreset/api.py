@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.coreset import Coreset
+from lightning_coreset.data import thumbnails
+from lightning_coreset.ops import duplicate_groups
 from lightning_coreset.ops.spending import Overshoot
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import build_selector
@@ -30,6 +32,7 @@ def select(
     memory_limit: int | str = "auto",
     initial: Tensor | Sequence[int] | None = None,
     forbidden: Tensor | Sequence[int] | None = None,
+    group_duplicates: bool = False,
     **method_args: Any,
 ) -> Coreset:
     """Choose the part of a pool that is worth keeping.
@@ -51,6 +54,7 @@ def select(
         memory_limit: Bytes that may be used, ``"auto"`` for half of what is free. Picks do not depend on it.
         initial: Positions that count as chosen already; not returned, at no cost to the budget.
         forbidden: Positions that may not be chosen.
+        group_duplicates: One candidate of each group of near duplicates among the images of a ``Pool(images=...)``.
         **method_args: Arguments of the method.
 
     Returns:
@@ -83,7 +87,18 @@ def select(
         selector = method
     else:
         selector = build_selector(method, method_args | ({} if per_class is None else {"per_class": per_class}))
-    context = SelectionContext(device=None if device is None else torch.device(device), memory_limit=memory_limit)
+    context = SelectionContext(
+        duplicates=_groups(pool) if group_duplicates else None,
+        device=None if device is None else torch.device(device),
+        memory_limit=memory_limit,
+    )
     asked: dict[str, Any] = {"budget_unit": budget_unit, "initial": initial, "forbidden": forbidden, "context": context}
     total = selector.resolve_budget(pool, ratio=ratio, budget=budget, **asked)
     return selector.select(pool, total, seed=seed, overshoot=overshoot, **asked)
+
+
+def _groups(pool: Pool) -> Tensor:
+    if pool.images is None:
+        msg = "group_duplicates=True compares images and the pool has none: give Pool(images=...)."
+        raise ValueError(msg)
+    return duplicate_groups(thumbnails(pool.images))

@@ -196,4 +196,5 @@ def _clean(assignment: Tensor, taken: Tensor, usable: Tensor) -> Tensor:
 
 def _distinct(rows: Tensor) -> Tensor:
     """A number for each row that is the same for equal rows, 0 to distinct - 1 ``[n]``."""
-    return torch.unique(row_keys(rows.to(torch.float32)), return_inverse=True)[1]
+    _, numbers = torch.unique(row_keys(rows.to(torch.float32)), return_inverse=True)
+    return torch.as_tensor(numbers)

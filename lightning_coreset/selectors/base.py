@@ -203,9 +203,10 @@ class Selector(ABC):
         Raises:
             ValueError: Both or neither of ratio and budget, one out of its range, or units that nobody knows.
         """
+        self.check()
         context = context or SelectionContext()
-        taken = [_tensor(positions) for positions in (initial, forbidden) if positions is not None]
-        available = pool.size - (len(torch.unique(torch.cat([part.flatten() for part in taken]))) if taken else 0)
+        taken = [torch.as_tensor(part).flatten() for part in (initial, forbidden) if part is not None]
+        available = pool.size - (len(torch.unique(torch.cat(taken))) if taken else 0)
         objects = None if budget_unit == "images" else self._objects(pool, context)
         charges = self.charges(objects, pool.size, budget_unit, context)
         return resolve_units(charges, ratio=ratio, budget=budget, available=available)
@@ -263,8 +264,8 @@ class Selector(ABC):
         available = pool.size - len(torch.unique(torch.cat([chosen, banned])))
         total = resolve_units(charges, ratio=None, budget=budget, available=available)
         candidates = candidate_mask(pool.size, chosen, banned, total if budget_unit == "images" else 1)
-        overshoot = overshoot or getattr(self, "overshoot", "never")
-        purse = make_purse(charges, total, overshoot, candidates)
+        above: Overshoot = overshoot if overshoot is not None else getattr(self, "overshoot", "never")
+        purse = make_purse(charges, total, above, candidates)
 
         wide = remembering(self.expand(pool, context, seed), budget_unit)
         request = Request(
@@ -291,7 +292,7 @@ class Selector(ABC):
         if objects is not None:
             parents = merged.indices if wide.parents is None else wide.parents[merged.indices]
             manifest["budget_unit"] = budget_unit
-            manifest["units"] = charges.told(parents, total, overshoot) | answer.told
+            manifest["units"] = charges.told(parents, total, above) | answer.told
             if "reserve" in answer.told:
                 manifest["reserve"] = manifest["units"].pop("reserve")
             manifest["objects"] = object_report(objects, parents)

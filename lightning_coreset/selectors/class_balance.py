@@ -19,6 +19,7 @@ class ClassBalance(ProposalSelector, name="class_balance"):
         per_class: Must stay at its default: an image shows several classes.
         threshold: Least score of a proposal that counts, one number or one for each class; labelled boxes all count.
         min_box_area: Least share of its image; 0 keeps all, and so do objects without ``image_sizes``.
+        calibration: File of a `Calibration`: its thresholds and, where it has one, its estimate of units.
         charge: In boxes or masks: ``"estimate"`` charges expected units, ``"oracle"`` true ones, which must be known.
         estimate: ``a`` and ``b`` of the expected units ``a + b * sum of scores`` of all proposals of an image; None
             takes what the surroundings have fitted, else 0 and 1.

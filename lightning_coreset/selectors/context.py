@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lightning_coreset.detection import Objects
+from lightning_coreset.detection import Objects, UnitEstimate
 from lightning_coreset.ops.reducer import Reducer, SerialReducer
 from lightning_coreset.signals import Signals
 
@@ -44,8 +44,7 @@ class SelectionContext:
         num_workers: Processes that read images.
         signals: Gives the training signals of the whole pool where the pool has none.
         objects: Gives what the whole pool's images show where the pool does not say it.
-        unit_estimate: ``a`` and ``b`` of the expected annotation units ``a + b * sum of scores`` of an image whose true
-            ones are not known; None is 0 and 1.
+        unit_estimate: Of the annotation units of images whose true ones are not known; None is the sum of the scores.
         duplicates: Group of near duplicates of each item ``[N]``; one item of each group is a candidate.
         reducer: The ranks that select together.
         device: Where kernels run; None is where the features are.
@@ -65,7 +64,7 @@ class SelectionContext:
     num_workers: int = 0
     signals: Callable[[], Signals] | None = None
     objects: Callable[[], Objects] | None = None
-    unit_estimate: tuple[float, float] | None = None
+    unit_estimate: UnitEstimate | None = None
     duplicates: Tensor | None = None
     reducer: Reducer = field(default_factory=SerialReducer)
     device: torch.device | None = None

@@ -54,17 +54,17 @@ class FreeSel(Selector, name="freesel"):
         patterns = rows.reshape(size, self.patterns, -1)
         away = torch.full((size * self.patterns,), 2.0, device=rows.device)
         free = group.candidates.clone()
-        draws = torch.rand(group.count, generator=group.generator(), dtype=torch.float64)
+        generator = group.generator()
         for image in group.initial.tolist():
             _cover(away, rows, patterns[image])
         picks: list[int] = []
-        for draw in draws.tolist():
+        for _ in range(group.count):
             chances = away.reshape(size, -1).amax(dim=1).double().square_().cpu().masked_fill_(~free.cpu(), 0)
-            total = chances.cumsum(0)
-            if total[-1] <= 0:
-                total = free.cpu().double().cumsum(0)
-            # Strictly above the draw, so that an image without a chance is never hit.
-            pick = int(torch.searchsorted(total, draw * total[-1], right=True).clamp_(max=size - 1))
+            if not bool((chances > 0).any()):
+                chances = free.cpu().double()
+            # The first of exponential waits is a draw by chances, and who else may be drawn does not change a wait.
+            waits = torch.empty(size, dtype=torch.float64).exponential_(generator=generator) / chances
+            pick = int(torch.argmin(waits.nan_to_num(torch.inf)))
             picks.append(pick)
             free[pick] = False
             _cover(away, rows, patterns[pick])

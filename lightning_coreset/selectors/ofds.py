@@ -31,6 +31,7 @@ class OFDS(ProposalSelector, name="ofds"):
         min_box_area: Least share of its image; 0 keeps all, and so do objects without ``image_sizes``.
         pick: Image of a cluster: ``"centroid"``, ``"cheapest"`` (fewest expected units among the nearest 30 %), or
             ``"random"`` images of the class without any clustering (the paper's ablation).
+        calibration: File of a `Calibration`: its thresholds and, where it has one, its estimate of units.
         charge: In boxes or masks: ``"estimate"`` charges expected units, ``"oracle"`` true ones, which must be known.
         estimate: ``a`` and ``b`` of the expected units ``a + b * sum of scores`` of all proposals of an image; None
             takes what the surroundings have fitted, else 0 and 1.
@@ -65,6 +66,7 @@ class OFDS(ProposalSelector, name="ofds"):
         threshold: float | list[float] = 0.0,
         min_box_area: float = 5e-4,
         pick: Literal["centroid", "random", "cheapest"] = "centroid",
+        calibration: str | None = None,
         charge: Charge = "estimate",
         estimate: tuple[float, float] | None = None,
         units_per_image: float | None = None,
@@ -79,6 +81,7 @@ class OFDS(ProposalSelector, name="ofds"):
             per_class=per_class,
             threshold=threshold,
             min_box_area=min_box_area,
+            calibration=calibration,
             charge=charge,
             estimate=estimate,
             overshoot=overshoot,

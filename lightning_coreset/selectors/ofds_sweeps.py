@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _NEAREST = 0.3
 # Less than this share of the budget may stay when cheaper images remain.
 _UNSPENT = 0.03
+# Chosen objects that distances are taken to at a time.
+_CENTERS = 64
 
 
 class Sweeps:
@@ -50,7 +52,7 @@ class Sweeps:
         self._given: list[int] = []
         self.lines: list[dict[str, Any]] = []
         self._sweep = 0
-        self._unfunded: list[int] = []
+        self._repeating = False
         mean = float(self._purse.charges.mean()) if method.units_per_image is None else method.units_per_image
         self.mean = 1.0 if group.charged_by == "images" else mean
         self._showing = torch.zeros(group.size, dtype=torch.bool)
@@ -63,7 +65,7 @@ class Sweeps:
             return []
         wanted = math.floor(share * self._purse.total / self.mean + 0.5) if self.mean > 0 else 0
         drawn = torch.randperm(self._group.size, generator=seeded_generator(self._group.seed, "background"))
-        found = []
+        found: list[dict[str, Any]] = []
         for image in drawn[(self._free & ~self._showing)[drawn]].tolist():
             if len(found) < wanted and self._take(image):
                 found.append({"class": None, "cluster": None, "members": None, "sweep": 0, "image": image})
@@ -77,11 +79,11 @@ class Sweeps:
                 return
             before = len(self.lines)
             self._sweep += 1
-            self._unfunded = []
             for place, label in enumerate(self.order):
                 self._serve(label, len(self.order) - place, least=not enough)
-            if len(self.lines) == before:
+            if len(self.lines) == before and self._repeating:
                 return
+            self._repeating |= len(self.lines) == before
 
     def interleaved(self, start: int = 0) -> list[dict[str, Any]]:
         """Lines from a place on: in each sweep the first pick of every class, then every second pick, and so on."""
@@ -97,12 +99,13 @@ class Sweeps:
 
     def told(self) -> dict[str, Any]:
         """For the manifest."""
+        shown = torch.bincount(self._label[self._chosen[self._image]], minlength=len(self._counts))
         return {
             "classes_without_proposals": torch.nonzero(self._counts == 0).flatten().tolist(),
             "images_without_proposals": int((~self._showing).sum()),
             "proposals": int(self._counts.sum()),
             "class_order": self.order,
-            "unfunded_classes": self._unfunded,
+            "unfunded_classes": torch.nonzero((self._counts > 0) & (shown == 0)).flatten().tolist(),
             "sweeps": self._sweep,
         }
 
@@ -118,7 +121,6 @@ class Sweeps:
             quota = 1
         quota = min(quota, candidates)
         if quota < 1:
-            self._unfunded.append(label)
             return
         if self._method.pick == "random":
             self._take_random(label, open_rows, quota)
@@ -157,13 +159,8 @@ class Sweeps:
             if image is not None:
                 self._note(label, image, cluster, sorted(set(shown)))
                 taken += 1
-        # Where distinct rows are fewer than images asked for, the farthest from all that is chosen go on.
-        while taken < quota:
-            image = self._farthest(features, images)
-            if image is None:
-                return
-            self._note(label, image, None, None)
-            taken += 1
+        if taken < quota:
+            self._finish(label, features, images, quota - taken)
 
     def _first_that_fits(self, shown: list[int]) -> int | None:
         """The image of a cluster to take, by its images from the nearest object on; pays for it."""
@@ -173,17 +170,27 @@ class Sweeps:
             shown = sorted(shown[:near], key=lambda image: float(units[image])) + shown[near:]
         return next((image for image in shown if self._free[image] and self._take(image)), None)
 
-    def _farthest(self, features: Tensor, images: Tensor) -> int | None:
-        """The image with the object farthest from those of chosen images, ties to the lowest; pays for it."""
-        open_rows = torch.nonzero(self._free[images] & self._purse.fitting()[images]).flatten()
-        if not len(open_rows):
-            return None
-        centers = features[self._chosen[images]]
-        if len(centers):
-            away = torch.cdist(features[open_rows].double(), centers.double()).amin(dim=1)
-            open_rows = open_rows[away >= away.max() - 1e-9]
-        image = int(images[open_rows].min())
-        return image if self._take(image) else None
+    def _finish(self, label: int, features: Tensor, images: Tensor, wanted: int) -> None:
+        """Go on with the image of the object farthest from those of chosen images, ties to the lowest.
+
+        Distinct rows are then fewer than images asked for. Objects that are equal to chosen ones wait until no class
+        has anything else.
+        """
+        rows = features.double()
+        away = torch.full((len(rows),), torch.inf, dtype=torch.float64)
+        added = self._chosen[images]
+        while wanted:
+            for center in rows[added].split(_CENTERS):
+                found = torch.cdist(rows, center, compute_mode="donot_use_mm_for_euclid_dist")
+                away = torch.minimum(away, found.amin(dim=1))
+            open_rows = self._free[images] & self._purse.fitting()[images] & ((away > 0) | self._repeating)
+            if not bool(open_rows.any()):
+                return
+            image = int(images[open_rows & (away >= away[open_rows].max())].min())
+            self._take(image)
+            self._note(label, image, None, None)
+            added = images == image
+            wanted -= 1
 
     def _take(self, image: int) -> bool:
         if not self._purse.take(image):

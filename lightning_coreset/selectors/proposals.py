@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_coreset.detection import Objects
+from lightning_coreset.detection import Calibration, Objects, UnitEstimate
 from lightning_coreset.selectors.checks import check_least
 from lightning_coreset.selectors.context import SelectionContext
 from lightning_coreset.selectors.detection import DetectionSelector
@@ -22,6 +22,7 @@ class ProposalSelector(DetectionSelector):
         per_class: Must stay at its default: an image shows several classes.
         threshold: Least score of a proposal that counts, one number or one for each class; labelled boxes all count.
         min_box_area: Least share of its image; 0 keeps all, and so do objects without ``image_sizes``.
+        calibration: File of a `Calibration`: its thresholds and, where it has one, its estimate of units.
         charge: In boxes or masks: ``"estimate"`` charges expected units, ``"oracle"`` true ones, which must be known.
         estimate: ``a`` and ``b`` of the expected units ``a + b * sum of scores`` of all proposals of an image; None
             takes what the surroundings have fitted, else 0 and 1.
@@ -34,6 +35,7 @@ class ProposalSelector(DetectionSelector):
         per_class: bool | None = None,
         threshold: float | list[float] = 0.0,
         min_box_area: float = 5e-4,
+        calibration: str | None = None,
         charge: Charge = "estimate",
         estimate: tuple[float, float] | None = None,
         overshoot: Literal["never", "last"] = "never",
@@ -41,12 +43,18 @@ class ProposalSelector(DetectionSelector):
         super().__init__(per_class=per_class, overshoot=overshoot)
         self.threshold = threshold
         self.min_box_area = min_box_area
+        self.calibration = calibration
         self.charge = charge
         self.estimate = estimate
 
     def check(self) -> None:
         """Refuse arguments out of their range."""
         super().check()
+        if self.calibration is not None and self.threshold != 0.0:
+            msg = (
+                f"threshold={self.threshold!r} beside calibration= is not accepted: the file holds one; leave one out."
+            )
+            raise ValueError(msg)
         check_words(charge=(self.charge, ("estimate", "oracle")))
         check_least(0, min_box_area=self.min_box_area)
         for value in self.threshold if isinstance(self.threshold, Sequence) else [self.threshold]:
@@ -75,13 +83,16 @@ class ProposalSelector(DetectionSelector):
 
     def charges(self, objects: Objects | None, size: int, unit: str, context: SelectionContext) -> Charges:
         """What each image costs, true or expected."""
-        estimate = self.estimate or context.unit_estimate or PLAIN_ESTIMATE
-        return make_charges(objects, size, unit, self.charge, (float(estimate[0]), float(estimate[1])))
+        own = None if self.estimate is None else UnitEstimate(*map(float, self.estimate))
+        fitted = None if self.calibration is None else Calibration.load(self.calibration).units
+        return make_charges(objects, size, unit, self.charge, own or fitted or context.unit_estimate or PLAIN_ESTIMATE)
 
     def counting(self, objects: Objects) -> Tensor:
         """Which proposals count, as a mask ``[M]``: sure enough, large enough, no crowd."""
         mask = usable(objects)
-        if objects.scores is not None:
+        if self.calibration is not None:
+            mask &= Calibration.load(self.calibration).reached(objects)
+        elif objects.scores is not None:
             least = torch.as_tensor(self.threshold, dtype=torch.float32)
             mask &= objects.scores >= (least[objects.labels] if least.ndim else least)
         if objects.image_sizes is not None:

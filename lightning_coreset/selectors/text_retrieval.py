@@ -148,7 +148,7 @@ def embed_texts(prompts: list[str], model: str, pretrained: str) -> Tensor:
         ValueError: open_clip is not installed.
     """
     try:
-        import open_clip
+        import open_clip  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         msg = "Embedding prompts needs open_clip: `pip install lightning-coreset[vlm]`, or give texts=."
         raise ValueError(msg) from error

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.budget import resolve_total
-from lightning_coreset.detection import Objects
+from lightning_coreset.detection import Objects, UnitEstimate, true_units
 from lightning_coreset.ops.spending import Overshoot, Purse
 
 Charge = Literal["estimate", "oracle"]
 
 BUDGET_UNITS = ("images", "boxes", "masks")
 #: Expected units of an image where nothing better is known: the sum of the scores of its proposals.
-PLAIN_ESTIMATE = (0.0, 1.0)
+PLAIN_ESTIMATE = UnitEstimate(per_image=0.0, per_score=1.0)
 
 
 @dataclass(frozen=True)
@@ -64,24 +64,15 @@ class Charges:
         return found if self.true is None else found | {"units": self.true[indices].tolist()}
 
 
-def true_units(objects: Objects) -> Tensor | None:
+def known_units(objects: Objects) -> Tensor | None:
     """Units of each image where they are known ``[N]``, float64: given, or the rows of a labelled table, crowds too."""
     if objects.units is not None:
         return objects.units
-    if objects.scores is None:
-        return torch.bincount(objects.image, minlength=objects.num_images).to(torch.float64)
-    return None
-
-
-def estimated_units(objects: Objects, estimate: tuple[float, float]) -> Tensor:
-    """Expected units of each image ``[N]``: ``a + b * sum of scores`` of all its proposals, at least 0."""
-    scores = torch.ones(len(objects), dtype=torch.float64) if objects.scores is None else objects.scores.double()
-    sums = torch.zeros(objects.num_images, dtype=torch.float64).index_add_(0, objects.image, scores)
-    return (estimate[0] + estimate[1] * sums).clamp(min=0)
+    return true_units(objects) if objects.scores is None else None
 
 
 def make_charges(
-    objects: Objects | None, size: int, unit: str, charge: Charge | None, estimate: tuple[float, float]
+    objects: Objects | None, size: int, unit: str, charge: Charge | None, estimate: UnitEstimate
 ) -> Charges:
     """What each image of a pool costs in a unit.
 
@@ -89,9 +80,9 @@ def make_charges(
         objects: What the images show; None for a pool without.
         size: Images ``N``.
         unit: "images", "boxes" or "masks".
-        charge: ``"oracle"`` charges true units, ``"estimate"`` expected ones of proposals; None true ones where they are
-            known. Labelled boxes are never estimated.
-        estimate: ``a`` and ``b`` of ``a + b * sum of scores``.
+        charge: ``"oracle"`` charges true units, ``"estimate"`` expected ones of proposals; None true ones where they
+            are known. Labelled boxes are never estimated.
+        estimate: Of the units of images whose true ones are not known.
 
     Raises:
         ValueError: Another unit, boxes or masks of a pool without objects, or true units that nobody knows.
@@ -107,7 +98,7 @@ def make_charges(
             raise ValueError(msg)
         ones = torch.ones(size, dtype=torch.float64)
         return Charges(unit, ones, ones, None, "images")
-    true, estimated = true_units(objects), estimated_units(objects, estimate)
+    true, estimated = known_units(objects), estimate.of(objects)
     if unit == "images":
         return Charges(unit, torch.ones(size, dtype=torch.float64), estimated, true, "images")
     if charge == "oracle" and true is None:
