@@ -9,11 +9,9 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from lightning_coreset.active.asking import answer_pending, ask
 from lightning_coreset.active.checks import (
     check_clusters,
     check_request,
@@ -22,26 +20,24 @@ from lightning_coreset.active.checks import (
     other_data,
     validation_key,
 )
-from lightning_coreset.active.choosing import UnlabelledRun, about, default_pseudo_classes, label_free_selector
-from lightning_coreset.active.evaluation import evaluation_transform, pool_loader
+from lightning_coreset.active.choosing import about, label_free_selector
 from lightning_coreset.active.journal import Journal
 from lightning_coreset.active.oracles import Oracle
 from lightning_coreset.active.overlay import LabelledItems, Overlay
 from lightning_coreset.active.pool import Id, LabelledPool
+from lightning_coreset.active.pooled import PooledDataModule
 from lightning_coreset.compat import as_datamodule, data_parallel_ranks, forward_hooks, keeps_train_loader, trainer_of
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data.fingerprint import dataset_fingerprint
 from lightning_coreset.data.loaders import check_batches, reduced_loader
 from lightning_coreset.data.views import random_state_kept
-from lightning_coreset.distributed import EpochShuffle, current_reducer, together
+from lightning_coreset.distributed import EpochShuffle, together
 from lightning_coreset.errors import AwaitingLabelsError, CoresetError
 from lightning_coreset.features import FeatureExtractor, resolve_extractor
-from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.selectors.base import Selector
-from lightning_coreset.wrapping import WrappingDataModule
 
 
-class ActiveLearningDataModule(WrappingDataModule):
+class ActiveLearningDataModule(PooledDataModule):
     """Trains on the labelled items of a source; all else is the source's.
 
     What is labelled stands in `pool`, a `LabelledPool` that is made in ``setup("fit")`` and, with a journal, survives
@@ -171,15 +167,6 @@ class ActiveLearningDataModule(WrappingDataModule):
         """Whether ``initial=`` was given here."""
         return self._initial is not None
 
-    @property
-    def _names(self) -> list[str] | None:
-        """Names of the classes, where they are known."""
-        given = self._class_names
-        for holder in (self.source, self._pool_dataset):
-            for name in ("class_names", "classes"):
-                given = getattr(holder, name, None) if given is None else given
-        return None if given is None else [str(name) for name in given]
-
     def setup(self, stage: str | None = None) -> None:
         """Set the source up; for ``"fit"`` open the pool, and make the warm start unless it was made before."""
         self.source.setup(stage)  # type: ignore[arg-type]
@@ -225,7 +212,7 @@ class ActiveLearningDataModule(WrappingDataModule):
         check_request(budget, budget_unit, oracle)
         selector = label_free_selector(initial, initial_args)
         self._proposer = proposer or self._proposer
-        self._unit = budget_unit  # type: ignore[assignment]
+        self._unit = budget_unit
         if self.has_round(0):
             self.answer_pending()
             return None
@@ -237,95 +224,6 @@ class ActiveLearningDataModule(WrappingDataModule):
             f"{pool.n_labelled} labelled, {pool.n_pending} pending."
         )
         return self.coreset
-
-    def choose(self, selector: Selector, budget: int, budget_unit: str = "images") -> Coreset:
-        """Let a selector choose among the unlabelled items; labelled ones count as chosen. All ranks call it."""
-        pool = self.opened()
-        free = len(pool.unlabelled)
-        # Without labels nobody knows what an image costs, but hardly any costs less than a unit.
-        count = budget if budget_unit == "images" else min(budget, free)
-        if not 1 <= count <= free:
-            msg = (
-                f"budget={budget} is not accepted: {free} of {pool.n} items are unlabelled and not asked for, give 1 "
-                f"to {free}."
-            )
-            raise ValueError(msg)
-        clusters = self._pseudo or ("labels" in selector.needs) or selector.per_class is True
-        if clusters is True:
-            clusters = default_pseudo_classes(pool.n)
-        with random_state_kept():
-            template = self._over_the_same_items(self._template())
-        run = UnlabelledRun(
-            template=template,
-            selector=selector,
-            extractor=resolve_extractor(selector.embedder(self._features)),
-            features_transform=self._features_transform,
-            labels=None,
-            ratio=None,
-            budget=count,
-            batch_size=None,
-            memory_limit=self._memory_limit,
-            cache_dir=self._cache_dir,
-            seed=self._seed,
-            source=self.source,
-            trainer=trainer_of(self),
-            initial=torch.nonzero(pool.mask("labelled")).flatten(),
-            forbidden=torch.nonzero(pool.mask("pending", "skipped")).flatten(),
-            pseudo_classes=int(clusters),
-        )
-        run.prepare()
-        coreset = run.select()
-        coreset.manifest["fingerprint"] = run.fingerprint
-        if clusters:
-            coreset.manifest["pseudo_classes"] = int(clusters)
-        return coreset
-
-    def ask(
-        self,
-        positions: Tensor,
-        *,
-        round: int,
-        budget: float | None = None,
-        about: dict[str, Any] | None = None,
-    ) -> None:
-        """Ask for the labels of items at these positions, the most wanted first; all ranks call it."""
-        pool = self.opened()
-        if self._oracle_of(round) is None:
-            msg = "Nobody labels: give oracle=DatasetOracle(), ExportToLabel(...) or another."
-            raise ValueError(msg)
-        ask(
-            pool,
-            [pool.ids[place] for place in positions.tolist()],
-            self._oracle_of,
-            round=round,
-            dataset=self._pool_dataset,
-            reducer=self._reducer,
-            budget=budget if self._unit != "images" else None,
-            unit=self._unit,
-            about=about,
-            names=self._names,
-            source=self.source,
-        )
-
-    def answer_pending(self) -> None:
-        """Let the oracle answer what is pending, such as requests of a run that was killed; all ranks call it."""
-        if self.opened().n_pending and (self.oracle or self._later_oracle) is not None:
-            answer_pending(
-                self.opened(),
-                self._oracle_of,
-                dataset=self._pool_dataset,
-                reducer=self._reducer,
-                names=self._names,
-                source=self.source,
-            )
-
-    def _oracle_of(self, round: int) -> Oracle | None:
-        return (self._later_oracle or self.oracle) if round else (self.oracle or self._later_oracle)
-
-    def has_round(self, round: int) -> bool:
-        """Whether the journal holds a round."""
-        events = self.opened().history
-        return any(event.get("round") == round for event in events if event["event"] in ("request", "label"))
 
     def train_dataloader(self) -> "DataLoader[Any]":
         """The source's train loader over the items that are labelled now.
@@ -354,17 +252,6 @@ class ActiveLearningDataModule(WrappingDataModule):
             # Its own, so that starting an epoch draws nothing from the global state.
             generator=torch.Generator().manual_seed(self._seed) if shuffled else None,
         )
-
-    def pool_dataloader(self) -> "DataLoader[Any]":
-        """The unlabelled items in the order of ``pool.unlabelled``, read as for validation, in one pass."""
-        pool = self.opened()
-        positions = torch.nonzero(pool.mask("unlabelled")).flatten()
-        items = Subset(self._pool_dataset, positions.tolist())
-        return pool_loader(items, self._template().loader, self._validation_loaders(), self.view_transform())
-
-    def view_transform(self) -> Callable[..., Any] | None:
-        """The image transform by which the pool is looked at; None leaves the dataset's own."""
-        return self._transform or evaluation_transform(self._validation_loaders(), self._pool_dataset)
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
@@ -403,27 +290,6 @@ class ActiveLearningDataModule(WrappingDataModule):
             self.pool.guard(None)
         self.source.teardown(stage)
 
-    def opened(self) -> LabelledPool:
-        """The pool.
-
-        Raises:
-            CoresetError: Before ``setup("fit")``.
-        """
-        if self.pool is None:
-            msg = "The pool of labels is opened in setup('fit'), which was not called yet: call dm.setup('fit')."
-            raise CoresetError(msg)
-        return self.pool
-
-    def _workers(self) -> int:
-        """Processes that read items."""
-        return self._template().loader.num_workers if self._num_workers is None else self._num_workers
-
-    @property
-    def _reducer(self) -> Reducer:
-        """The ranks that work together."""
-        trainer = trainer_of(self)
-        return current_reducer("cpu" if trainer is None else trainer.strategy.root_device)
-
     def _open(self) -> None:
         with together(self._reducer, "reading the train dataset"), random_state_kept():
             template = self._template()
@@ -456,12 +322,6 @@ class ActiveLearningDataModule(WrappingDataModule):
                 self.pool.label(self._labelled_before, round=-1, units=0)
         if self._restored is not None:
             self._restore()
-
-    def _validation_loaders(self) -> Any:
-        if not is_overridden("val_dataloader", self.source, parent=LightningDataModule):
-            return None
-        with random_state_kept():
-            return self.source.val_dataloader()
 
     def _compare(self, name: str, key: str | None, word: str) -> None:
         """The data of round 0 are those of every later round."""

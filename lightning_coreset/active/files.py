@@ -50,9 +50,8 @@ class Item:
 def describe(dataset: Any, name: Id, position: int, images: Path, *, reserve: bool = False) -> Item:
     """An item with its file; an image that has none is written below ``images``, under its position."""
     file = file_of(dataset, position)
-    if file is not None and Path(file).is_file():
-        with Image.open(file) as image:
-            width, height = image.size
+    if file is not None:
+        width, height = _size(file)
         return Item(name, position, Path(file).name, file, width, height, reserve)
     with random_state_kept():
         picture = _picture(dataset, position)
@@ -129,6 +128,15 @@ def class_names(given: Any, source: Any, dataset: Any) -> dict[int, str]:
         )
         raise CoresetError(msg)
     return {number: str(number) for number in range(count)}
+
+
+def _size(file: str) -> tuple[int, int] | tuple[None, None]:
+    """Width and height from a file's head; unknown where it lies elsewhere or is no image that PIL knows."""
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except OSError:
+        return None, None
 
 
 def _picture(dataset: Any, position: int) -> Image.Image | None:

@@ -39,6 +39,12 @@ class Journal:
             raise ValueError(msg)
         self.path = Path(path)
         self._whole = 0
+        self._dropped_at: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no whole line was read or written yet."""
+        return self._whole == 0
 
     def lock(self) -> FileLock:
         """Held while the file is read and appended to, so that two processes take turns."""
@@ -90,6 +96,9 @@ class Journal:
                 "that line by hand, or go back to a copy."
             )
             raise CoresetError(msg)
+        if self._dropped_at == self._whole:
+            return
+        self._dropped_at = self._whole
         warnings.warn(
             f"The last line of {self.path} was not written whole and is dropped: {line[:60]!r}. What it said did not "
             "happen.",
@@ -102,7 +111,7 @@ class Journal:
         Raises:
             OSError: The disk is full or cannot be written.
         """
-        line = json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        line = json.dumps(event, allow_nan=False).encode() + b"\n"
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)

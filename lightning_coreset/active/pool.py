@@ -149,7 +149,7 @@ class LabelledPool:
         Raises:
             ValueError: Unknown ids.
         """
-        names = [_as_id(name) for name in ids]
+        names = _as_ids(ids)
         unknown = [name for name in names if name not in self._places]
         if unknown:
             msg = f"{_listed(unknown)} unknown to this pool of {self.n} items: give ids that it has."
@@ -197,7 +197,7 @@ class LabelledPool:
             ValueError: Unknown, repeated or already labelled ids, or columns of another length; all are listed.
             TypeError: Targets that cannot be written down.
         """
-        names = [_as_id(name) for name in ids]
+        names = _as_ids(ids)
         more: dict[str, Any] = {}
         if targets is not None:
             more["targets"] = [to_plain(value) for value in _column(targets, names, "targets")]
@@ -290,13 +290,10 @@ class LabelledPool:
         return [self.ids[place] for place in torch.nonzero(self._states == state).flatten().tolist()]
 
     def _change(self, kind: str, ids: Iterable[Id], round: int | None, more: dict[str, Any]) -> None:
-        if isinstance(ids, str):
-            msg = f"ids={ids!r} is one name; a list is accepted: give [{ids!r}]."
-            raise ValueError(msg)
         if round is not None and (isinstance(round, bool) or not isinstance(round, int) or round < -1):
             msg = f"round={round!r} is not accepted: give a whole number, 0 for the first round, or leave it out."
             raise ValueError(msg)
-        names = [_as_id(name) for name in ids]
+        names = _as_ids(ids)
         if not names:
             return
         if self._guard is not None:
@@ -345,7 +342,7 @@ class LabelledPool:
             self._take(self.journal.read_new())
             if check:
                 self._check(event)
-            if not self.journal.path.exists() or self.journal.path.stat().st_size == 0:
+            if self.journal.is_empty:
                 self.journal.append(self._head)
             self.journal.append(event)
         self._apply(event)
@@ -379,6 +376,13 @@ class LabelledPool:
             for units in event.get("units", [1] * len(names)):
                 for kind, amount in (units if isinstance(units, dict) else {"": units}).items():
                     self._units[kind] = self._units.get(kind, 0) + amount
+
+
+def _as_ids(ids: Iterable[Any]) -> list[Id]:
+    if isinstance(ids, str):
+        msg = f"ids={ids!r} is one name; a list is accepted: give [{ids!r}]."
+        raise ValueError(msg)
+    return [_as_id(name) for name in ids]
 
 
 def _as_id(name: Any) -> Id:
