@@ -17,7 +17,12 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(PYPROJECT)["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Where the name to import is not the name to install.
-DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu", "huggingface_hub": "huggingface-hub", "open_clip": "open_clip_torch"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "faiss": "faiss-cpu",
+    "huggingface_hub": "huggingface-hub",
+    "open_clip": "open_clip_torch",
+}
 
 
 def name_of(requirement: str) -> str:
