@@ -14,8 +14,7 @@ from torch import Tensor
 
 from lightning_coreset.ops.random import seeded_generator
 
-TILE = 32
-SIDE = 8 * TILE
+CELLS = 8
 KINDS = ("texture", "open", "mixed", "dense", "pasted")
 SPARSE = ("texture", "open", "mixed", "pasted")
 PLACEMENTS = ("aligned", "unaligned")
@@ -30,9 +29,9 @@ class Tiles:
     """Images of classes that a network knows, and of others.
 
     Attributes:
-        images: ``[N, 3, 32, 32]`` in [0, 1].
+        images: ``[N, 3, side, side]`` in [0, 1].
         labels: Class of each, as the network numbers it ``[N]``.
-        clutter: Of classes the network does not know ``[M, 3, 32, 32]``.
+        clutter: Of classes the network does not know ``[M, 3, side, side]``.
         classes: How many the network knows.
     """
 
@@ -40,6 +39,11 @@ class Tiles:
     labels: Tensor
     clutter: Tensor
     classes: int
+
+    @property
+    def side(self) -> int:
+        """Of a tile."""
+        return self.images.shape[2]
 
 
 def normalized(images: Tensor) -> Tensor:
@@ -55,7 +59,7 @@ def cifar10_tiles(folder: Path) -> tuple[Tensor, Tensor]:
     return _as_tensor(np.stack(pictures)), torch.tensor(labels.astype(np.int64))
 
 
-def resisc12_tiles(folder: Path, part: str, side: int = TILE) -> tuple[Tensor, Tensor, list[str]]:
+def resisc12_tiles(folder: Path, part: str, side: int) -> tuple[Tensor, Tensor, list[str]]:
     """Scenes of a split at a smaller size, their classes, and the names."""
     with zipfile.ZipFile(folder / "resisc12" / "resisc12.zip") as files:
         names = sorted(name for name in files.namelist() if name.startswith(f"{part}/") and name.endswith(".jpg"))
@@ -79,7 +83,7 @@ def scrambled(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def scene(tiles: Tiles, kind: str, placement: str, seed: int, number: int) -> tuple[Tensor, int]:
-    """A scene ``[3, 256, 256]`` in [0, 1] and its class: the one that most of its known tiles belong to.
+    """A scene of 8 x 8 tiles in [0, 1] and its class: the one that most of its known tiles belong to.
 
     ``texture``: six tiles of the class in a blob among phase-scrambled ones. ``open``: half of the clutter are images
     of unknown classes. ``mixed``: as open, with two tiles of every other known class. ``dense``: 38 tiles of the class.
@@ -92,13 +96,13 @@ def scene(tiles: Tiles, kind: str, placement: str, seed: int, number: int) -> tu
     own = torch.nonzero(tiles.labels == label).flatten()
     if kind == "pasted":
         return _pasted(tiles, own, placement, generator), label
-    canvas = torch.zeros(3, SIDE + TILE, SIDE + TILE)
-    cells = SIDE // TILE + 1
-    for row in range(cells):
-        for column in range(cells):
-            _put(canvas, _clutter(tiles, kind, generator), row * TILE, column * TILE)
+    tile = tiles.side
+    canvas = torch.zeros(3, (CELLS + 1) * tile, (CELLS + 1) * tile)
+    for place in range((CELLS + 1) ** 2):
+        row, column = divmod(place, CELLS + 1)
+        _put(canvas, _clutter(tiles, kind, generator), row * tile, column * tile)
     # Shifted by half a tile, eight tiles of a row are seven whole ones and two halves.
-    shift, side = (TILE // 2, 7) if placement == "unaligned" else (0, 8)
+    shift, side = (tile // 2, CELLS - 1) if placement == "unaligned" else (0, CELLS)
     places = _blob(_TARGETS[kind], side, generator)
     things = [(place, _drawn(own, generator)) for place in places]
     if kind == "mixed":
@@ -108,13 +112,14 @@ def scene(tiles: Tiles, kind: str, placement: str, seed: int, number: int) -> tu
         for position, other in zip(order, others, strict=False):
             things.append((free[position], _drawn(torch.nonzero(tiles.labels == other).flatten(), generator)))
     for place, item in things:
-        y, x = (place // side) * TILE, (place % side) * TILE
+        y, x = (place // side) * tile, (place % side) * tile
         image = tiles.images[item]
         if shift:
             image, off = _scaled(image, generator)
-            y, x = y + TILE + off, x + TILE + off
+            y, x = y + tile + off, x + tile + off
         _put(canvas, image, y, x)
-    return canvas[:, shift : shift + SIDE, shift : shift + SIDE].contiguous(), label
+    wide = CELLS * tile
+    return canvas[:, shift : shift + wide, shift : shift + wide].contiguous(), label
 
 
 def _clutter(tiles: Tiles, kind: str, generator: torch.Generator) -> Tensor:
@@ -124,16 +129,17 @@ def _clutter(tiles: Tiles, kind: str, generator: torch.Generator) -> Tensor:
 
 
 def _pasted(tiles: Tiles, own: Tensor, placement: str, generator: torch.Generator) -> Tensor:
+    wide = CELLS * tiles.side
     source = tiles.clutter[int(torch.randint(len(tiles.clutter), (1,), generator=generator))]
-    wide = torch.nn.functional.interpolate(source.unsqueeze(0), (SIDE, SIDE), mode="bilinear").squeeze(0)
+    slow = torch.nn.functional.interpolate(source.unsqueeze(0), (wide, wide), mode="bilinear").squeeze(0)
     fine = scrambled(tiles.clutter[int(torch.randint(len(tiles.clutter), (1,), generator=generator))], generator)
-    canvas = (0.5 * scrambled(wide, generator) + 0.5 * fine.repeat(1, 8, 8)).clamp(0, 1)
-    for place in torch.randperm(64, generator=generator)[: _TARGETS["pasted"]].tolist():
+    canvas = (0.5 * scrambled(slow, generator) + 0.5 * fine.repeat(1, CELLS, CELLS)).clamp(0, 1)
+    for place in torch.randperm(CELLS**2, generator=generator)[: _TARGETS["pasted"]].tolist():
         image = tiles.images[_drawn(own, generator)]
-        y, x = (place // 8) * TILE, (place % 8) * TILE
+        y, x = (place // CELLS) * tiles.side, (place % CELLS) * tiles.side
         if placement == "unaligned":
             image, _ = _scaled(image, generator)
-            y, x = (int(torch.randint(SIDE - image.shape[1] + 1, (1,), generator=generator)) for _ in range(2))
+            y, x = (int(torch.randint(wide - image.shape[1] + 1, (1,), generator=generator)) for _ in range(2))
         _put(canvas, image, y, x)
     return canvas
 
@@ -141,9 +147,9 @@ def _pasted(tiles: Tiles, own: Tensor, placement: str, generator: torch.Generato
 def _scaled(image: Tensor, generator: torch.Generator) -> tuple[Tensor, int]:
     """At a random size, and how far its corner moves so that its centre stays."""
     low, high = _SCALES
-    side = round(TILE * (low + (high - low) * float(torch.rand(1, generator=generator))))
+    side = round(image.shape[1] * (low + (high - low) * float(torch.rand(1, generator=generator))))
     resized = torch.nn.functional.interpolate(image.unsqueeze(0), (side, side), mode="bilinear", antialias=True)
-    return resized.squeeze(0), (TILE - side) // 2
+    return resized.squeeze(0), (image.shape[1] - side) // 2
 
 
 def _put(canvas: Tensor, image: Tensor, y: int, x: int) -> None:
@@ -172,19 +178,18 @@ def _blob(count: int, side: int, generator: torch.Generator) -> list[int]:
 def scenes(
     tiles: Tiles, kind: str, placement: str, seed: int, count: int, change: Callable[[Tensor], Tensor] = normalized
 ) -> tuple[Tensor, Tensor]:
-    """Scenes ``[count, 3, 256, 256]`` as the network takes them, and their classes."""
+    """Scenes ``[count, 3, H, W]`` as the network takes them, and their classes."""
     made = [scene(tiles, kind, placement, seed, number) for number in range(count)]
     return change(torch.stack([image for image, _ in made])), torch.tensor([label for _, label in made])
 
 
 def greyed(images: Tensor, seed: int, share: float = 0.3) -> Tensor:
-    """Scenes with a share of their area covered by grey squares."""
-    covered = images.clone()
+    """Scenes with a share of their area covered by grey squares of half a tile."""
+    covered, cells = images.clone(), 2 * CELLS
+    side = images.shape[2] // cells
     for number, image in enumerate(covered):
-        generator = seeded_generator("grey", seed, number)
-        cells = 2 * SIDE // TILE
-        order = torch.randperm(cells * cells, generator=generator)[: round(share * cells * cells)]
-        for place in order.tolist():
-            y, x = (place // cells) * TILE // 2, (place % cells) * TILE // 2
-            image[:, y : y + TILE // 2, x : x + TILE // 2] = 0
+        order = torch.randperm(cells * cells, generator=seeded_generator("grey", seed, number))
+        for place in order[: round(share * cells * cells)].tolist():
+            y, x = (place // cells) * side, (place % cells) * side
+            image[:, y : y + side, x : x + side] = 0
     return covered

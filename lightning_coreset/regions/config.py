@@ -73,6 +73,8 @@ class HCSConfig:
         scorer: Callable ``embeddings [n, d] -> [n]`` in place of the four terms, such as a trained `ScoreMLP`.
         keep: Windows kept by ``scan`` and ``dense``.
         scan_tau: Temperature of their weights.
+        scan_sy: Weight, in their ranking, of the least entropy of a window's mean with a window beside it (the synergy
+            of ``scan``). It did not help in ``benchmarks/hcs`` where objects do not sit on a grid, hence off.
         alpha: Share of a region's prediction in segmentation; the rest is the whole view's.
         noise: Deviation of the noise of Eq. 5, in the units of the images.
         gain: Deviation of its factor on each channel.
@@ -114,6 +116,7 @@ class HCSConfig:
     scorer: Callable[[Tensor], Tensor] | None = None
     keep: int = 8
     scan_tau: float = 0.25
+    scan_sy: float = 0.0
     alpha: float = 0.5
     noise: float = 0.06
     gain: float = 0.1

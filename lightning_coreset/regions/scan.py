@@ -51,7 +51,7 @@ def scan(
 ) -> tuple[Answer, Whole]:
     """Find windows on which the model is sure, alone and with a neighbour, and fuse what it says of the best.
 
-    Windows are ranked by L(r) + w_sy min over the windows r' one side away of the entropy of (p_r + p_r') / 2; of
+    Windows are ranked by L(r) + scan_sy min over the windows r' one side away of the entropy of (p_r + p_r') / 2; of
     those the best are kept whose centres are half an input side apart. With ``look_again`` they are encoded as crops.
 
     O(windows (d + classes)) beside the passes; memory the map and ``windows x (d + classes)`` numbers.
@@ -79,13 +79,13 @@ def scan(
         pooled = pool_windows(maps, grid, scenes.size)
         said = head_rows(head, pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
         logits.append(said)
-        if config.w_sy:
+        if config.scan_sy:
             beside.append(neighbour_entropy(said.float().softmax(dim=2), grid).to(wide))
     everything = torch.cat(logits, dim=1)
     boxes = torch.cat([grid.boxes for grid in grids])
     loss = row_loss(config.loss, whole.values, everything.to(wide), labels)
     single = loss(everything.to(wide))
-    rank = single + config.w_sy * torch.cat(beside, dim=1) if config.w_sy else single
+    rank = single + config.scan_sy * torch.cat(beside, dim=1) if config.scan_sy else single
     if config.saliency is not None:
         rank = rank / _saliency(config.saliency, boxes, scenes.count).to(rank)
     centers = ((boxes[:, :2] + boxes[:, 2:]) / 2).to(rank.device)

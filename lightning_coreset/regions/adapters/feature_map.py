@@ -13,6 +13,8 @@ from lightning_coreset.regions.adapters.adapter import Adapter, evaluating
 from lightning_coreset.regions.views import as_size
 
 _TOLERANCE = 1e-3
+# What networks raise for a size that they do not take.
+_CANNOT = (RuntimeError, ValueError, AssertionError, TypeError, IndexError)
 
 
 def from_module(
@@ -68,27 +70,27 @@ _Map = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 def _feature_map(module: nn.Module, call: Callable[[Tensor], Any], size: tuple[int, int]) -> _Map | None:
     with torch.no_grad(), evaluating(module):
         noise = _noise(module, size)
-        wide = torch.nn.functional.interpolate(noise, scale_factor=2.0)
-        reference = call(noise)
+        try:
+            reference = call(noise)
+        except _CANNOT:
+            return None
         if not isinstance(reference, Tensor) or reference.ndim != 2:
             return None
         for features, head in itertools.chain(_timm_map(module, noise), _probed_map(module, call, noise)):
             try:
-                maps = features(noise)
-                same = torch.allclose(head(maps.mean((2, 3))), reference, rtol=_TOLERANCE, atol=_TOLERANCE)
-                # Not every network takes another size than its own.
-                larger = features(wide)
-            except (RuntimeError, ValueError, AssertionError, TypeError):
+                logits = head(features(noise).mean((2, 3)))
+            except _CANNOT:
                 continue
-            if same and larger.ndim == 4 and larger.shape[2] > maps.shape[2]:
+            if logits.shape == reference.shape and torch.allclose(logits, reference, _TOLERANCE, _TOLERANCE):
                 return features, head
     return None
 
 
 def _noise(module: nn.Module, size: tuple[int, int]) -> Tensor:
+    """Twice as large as the input: a network that takes no other size than its own has no map to scan."""
     convolution = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
     channels = 3 if convolution is None else convolution.in_channels
-    noise = torch.randn(1, channels, *size, generator=seeded_generator("feature map"))
+    noise = torch.randn(1, channels, 2 * size[0], 2 * size[1], generator=seeded_generator("feature map"))
     like = next(module.parameters(), torch.zeros(1))
     return noise.to(like.device, like.dtype)
 
