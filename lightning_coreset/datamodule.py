@@ -71,6 +71,7 @@ class CoresetDataModule(WrappingDataModule):
             to each batch.
         labels: Class of each train item ``[N]``, or a callable that gets the train dataset and returns them; None
             reads them from the dataset.
+        group_duplicates: Near duplicates, told by thumbnails, have one candidate among them.
         reselect_every_n_epochs: Select again after each so many epochs, from all that was recorded so far, with
             methods that look at training; 0 selects once.
         warmup_epochs: Train on everything for so many epochs first, and make the first selection from them. Until then
@@ -119,6 +120,7 @@ class CoresetDataModule(WrappingDataModule):
         signals: Proxy | Signals | str | None = None,
         weights: Literal["ignore", "resample", "batch"] = "ignore",
         labels: Tensor | Sequence[int] | Callable[..., Any] | None = None,
+        group_duplicates: bool = False,
         reselect_every_n_epochs: int = 0,
         warmup_epochs: int = 0,
         memory_limit: int | Literal["auto"] = "auto",
@@ -135,6 +137,7 @@ class CoresetDataModule(WrappingDataModule):
         self._num_workers = None if self._bare else num_workers
         self._ratio, self._budget, self._budget_unit = ratio, budget, budget_unit
         check_words(budget_unit=(budget_unit, BUDGET_UNITS))
+        self._group_duplicates = group_duplicates
         self._proposer = None if proposer is None else resolve_proposer(proposer)
         resolve_total(budget if isinstance(budget, int) and budget > 0 else 1, ratio=ratio, budget=budget)
         self.selector = choose_selector(selector, method, method_args, per_class)
@@ -284,6 +287,7 @@ class CoresetDataModule(WrappingDataModule):
             signals=signals,
             budget_unit=self._budget_unit,
             proposer=self._proposer,
+            group_duplicates=self._group_duplicates,
         )
 
     def _select(self) -> None:

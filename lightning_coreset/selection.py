@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from lightning_coreset.budget import resolve_total
 from lightning_coreset.compat import data_parallel_ranks, progress_of, smoke_test_batches
 from lightning_coreset.coreset import Coreset
-from lightning_coreset.data import EmbeddingCache, dataset_fingerprint, read_labels, stable_key
+from lightning_coreset.data import EmbeddingCache, dataset_fingerprint, gather_thumbnails, read_labels, stable_key
 from lightning_coreset.data.fingerprint import FORMAT_VERSION, callable_key
 from lightning_coreset.data.loaders import TrainLoader, check_batches
 from lightning_coreset.data.views import random_state_kept
@@ -21,6 +21,7 @@ from lightning_coreset.detection import Objects, read_objects
 from lightning_coreset.distributed import current_reducer, gather_json, together
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.features import FeatureExtractor, PrecomputedFeatures, extract_features, transfer_hooks
+from lightning_coreset.ops import duplicate_groups
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.pool import Pool
@@ -57,6 +58,7 @@ class SelectionRun:
     signals: Signals | Proxy | str | None = None
     budget_unit: str = "images"
     proposer: Any = None
+    group_duplicates: bool = False
     fingerprint: str = ""
     key: str = ""
     #: The key without what embeds: networks learn between two calls of ``setup``, and that is no other selection.
@@ -122,7 +124,8 @@ class SelectionRun:
             size=size,
             ids=None if self._objects is None else self._objects.ids,
         )
-        asked: dict[str, Any] = {"context": self._context(), "budget_unit": self.budget_unit}
+        context = self._context(self._find_duplicates())
+        asked: dict[str, Any] = {"context": context, "budget_unit": self.budget_unit}
         total = self._total
         if self.budget_unit != "images":
             total = self.selector.resolve_budget(pool, ratio=self.ratio, budget=self.budget, **asked)
@@ -174,7 +177,7 @@ class SelectionRun:
             progress=progress_of(self.trainer, self.reducer.rank),
         )
 
-    def _context(self) -> SelectionContext:
+    def _context(self, duplicates: Tensor | None = None) -> SelectionContext:
         return SelectionContext(
             images=self._images,
             embed=self._embed,
@@ -188,7 +191,17 @@ class SelectionRun:
             memory_limit=self.memory_limit,
             progress=progress_of(self.trainer, self.reducer.rank),
             cache=self._folder,
+            duplicates=duplicates,
         )
+
+    def _find_duplicates(self) -> Tensor | None:
+        """Group of near duplicates of each item; every rank gets the same."""
+        if not self.group_duplicates:
+            return None
+        key = stable_key(FORMAT_VERSION, self.fingerprint, "thumbnails")
+        cache = None if self._folder is None else EmbeddingCache(self._folder, key)
+        progress = progress_of(self.trainer, self.reducer.rank)
+        return duplicate_groups(gather_thumbnails(self._images, self.reducer, cache=cache, progress=progress))
 
     @property
     def _needs_features(self) -> bool:
@@ -320,6 +333,7 @@ class SelectionRun:
             name,
             repr(sorted(self.selector.arguments.items())),
             *([] if self._objects is None else [self._objects.key, self.budget_unit, self.ratio, self.budget]),
+            *(["one of each group"] if self.group_duplicates else []),
             self._total,
             self.seed,
             capped,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.transforms import Resize
 
 from lightning_coreset import Coreset, CoresetDataModule
 from lightning_coreset.detection import TorchvisionProposer
@@ -57,6 +58,19 @@ class TestTraining:
         assert len(datamodule.coreset) == 8
         assert datamodule.coreset.manifest["capped"]["of"] == 60
         assert proposer.looked_at == 0, "nobody looks for objects in all images to try two batches"
+
+
+class TestDuplicates:
+    def test_one_candidate_of_each_group(self, tmp_path: Path) -> None:
+        scenes = SceneSet(60)
+        arguments: dict[str, Any] = {"method": "k_center", "features": "pixels", "budget": 40, "proposer": None}
+        arguments |= {"features_transform": Resize((16, 16)), "cache_dir": tmp_path}
+        plain, grouped = (chosen(scenes, group_duplicates=asked, **arguments) for asked in (False, True))
+        assert scenes.scenes.duplicate_pairs(plain.indices) > 0
+        assert scenes.scenes.duplicate_pairs(grouped.indices) == 0
+        assert grouped.manifest["duplicates"]["left_out"] == 60 - len(scenes.scenes.groups.unique())
+        again = chosen(scenes, group_duplicates=True, **arguments | {"budget": 30})
+        assert len(again) == 30, "thumbnails are found again"
 
 
 class TestObjects:

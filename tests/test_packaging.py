@@ -22,10 +22,7 @@ DISTRIBUTIONS = {
     "faiss": "faiss-cpu",
     "huggingface_hub": "huggingface-hub",
     "open_clip": "open_clip_torch",
-<<<<<<< HEAD
     "yaml": "pyyaml",
-=======
->>>>>>> regions
 }
 
 

@@ -28,7 +28,7 @@ class SceneSet(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = self.scenes.images[index].float() / 255
         # Two sizes, as photographs have several: a batch of them is no tensor.
-        image = pad(image, [0, 0, 24 * (index % 2), 0])
+        image = pad(image, [0, 0, 24 * int(self.scenes.groups[index] % 2), 0])
         return image if self.transform is None else self.transform(image), self.targets[index]
 
 

@@ -49,6 +49,13 @@ def test_groups_are_the_connected_parts_of_a_graph(size: int) -> None:
     assert duplicate_groups(torch.from_numpy(rows)).tolist() == expected.tolist()
 
 
+def test_one_picture_thousands_of_times_is_one_group() -> None:
+    """Frames of a camera that stands still: pairs among them are no list that one may walk."""
+    rows = torch.rand(1, 144, generator=torch.Generator().manual_seed(0)).expand(4_000, 144).contiguous()
+    rows[2_000:] = torch.rand(1, 144, generator=torch.Generator().manual_seed(1))
+    assert duplicate_groups(rows).tolist() == [0] * 2_000 + [2_000] * 2_000
+
+
 def test_images_of_one_colour_are_joined_to_none() -> None:
     plain = [torch.full((3, 20, 20), value, dtype=torch.uint8) for value in (0, 0, 90, 90)]
     assert duplicate_groups(thumbnails(plain)).tolist() == [0, 1, 2, 3]

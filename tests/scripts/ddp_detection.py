@@ -23,6 +23,7 @@ def main() -> None:
         method="k_center",
         budget=60,
         budget_unit="boxes",
+        group_duplicates=True,
         features="pixels",
         features_transform=Resize((16, 16), antialias=True),
     )

@@ -179,7 +179,7 @@ def test_bad_input_is_told_in_one_line(case: str) -> None:
     tables = {"dear": dear, "fewer": crowded_pool(3, 2)}
     objects = given.pop("objects", OBJECTS)
     with pytest.raises(ValueError, match=message) as raised:
-        select(Pool(FEATURES, objects=tables.get(objects, None) if isinstance(objects, str) else objects),
+        select(Pool(FEATURES, objects=tables.get(objects) if isinstance(objects, str) else objects),
                method="random", **given)  # fmt: skip
     assert "\n" not in str(raised.value)
 
