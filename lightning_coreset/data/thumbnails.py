@@ -66,7 +66,7 @@ def gather_thumbnails(
         rows = torch.zeros(len(own), _SIDE * _SIDE) if rows is None else rows
         missing = torch.nonzero(~found).flatten()
         with (progress or _silent)(len(missing), "Looking for near duplicates") as bar:
-            for part in missing.split(_SHARD_IMAGES):
+            for part in missing.split(_SHARD_IMAGES) if len(missing) else ():
                 rows[part] = thumbnails(dataset, positions[part])
                 if cache is not None:
                     _store(cache, positions[part], rows[part])
