@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -85,6 +86,10 @@ class Coreset:
         weights = self.weights[:count]
         total = float(weights.sum())
         manifest = self.manifest | {"budget": count}
+        if "budget_unit" in manifest:
+            # What the whole coreset cost and shows is not said of a part of it.
+            manifest = {name: value for name, value in manifest.items() if name not in ("units", "objects", "reserve")}
+            manifest["budget_unit"] = "images"
         if "pool_size" in manifest:
             manifest["weight_scale"] = manifest["pool_size"] / count
         return replace(
@@ -98,6 +103,30 @@ class Coreset:
             details={name: column[:count] for name, column in self.details.items()},
             manifest=manifest,
         )
+
+    def request(self, ids: Sequence[str] | Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """The picks as an ordered list to label, one line each; labelling may stop at any line.
+
+        Lines marked ``reserve`` follow where units were estimated: they are there to be asked for while labels cost
+        less than expected. Every line has its place, the position in the pool, and what ``details`` say of it.
+
+        Args:
+            ids: Names of all items of the pool, for the lines to hold.
+
+        Example:
+            >>> coreset = Coreset(torch.tensor([4, 2]), torch.ones(2), details={"units": [3.0, 1.0]})
+            >>> coreset.request(["a", "b", "c", "d", "e"])[0]
+            {'line': 0, 'index': 4, 'id': 'e', 'reserve': False, 'units': 3.0}
+        """
+        reserve = self.manifest.get("reserve") or {"indices": []}
+        parts = ((self.indices.tolist(), self.details, False), (reserve["indices"], reserve, True))
+        lines = [
+            {"line": 0, "index": index, "id": index if ids is None else ids[index], "reserve": later}
+            | {name: column[place] for name, column in columns.items() if name != "indices"}
+            for indices, columns, later in parts
+            for place, index in enumerate(indices)
+        ]
+        return [line | {"line": number} for number, line in enumerate(lines)]
 
     def save(self, path: Any) -> None:
         """Write the coreset as ``.json``, ``.csv`` or ``.npz``, by suffix; the file is there whole or not at all.

@@ -4,6 +4,7 @@ from lightning_coreset.data.cache import EmbeddingCache
 from lightning_coreset.data.fingerprint import dataset_fingerprint, module_key, stable_key, tensor_key
 from lightning_coreset.data.loaders import TrainLoader, WeightedItems, read_train_loader, reduced_loader
 from lightning_coreset.data.targets import read_labels
+from lightning_coreset.data.thumbnails import thumbnails
 from lightning_coreset.data.views import EvaluationView, RawImages, image_of, read_changed, with_image
 
 __all__ = (
@@ -21,5 +22,6 @@ __all__ = (
     "reduced_loader",
     "stable_key",
     "tensor_key",
+    "thumbnails",
     "with_image",
 )

@@ -1,5 +1,6 @@
 """Mathematics on tensors: no datasets, no Lightning, no printing, no process groups."""
 
+from lightning_coreset.ops.duplicates import duplicate_groups
 from lightning_coreset.ops.facility_location import facility_location
 from lightning_coreset.ops.graph_cut import graph_cut, graph_cut_bins
 from lightning_coreset.ops.herding import herding
@@ -14,6 +15,7 @@ __all__ = (
     "Reducer",
     "SerialReducer",
     "coverage",
+    "duplicate_groups",
     "facility_location",
     "graph_cut",
     "graph_cut_bins",

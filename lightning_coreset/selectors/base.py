@@ -12,22 +12,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from lightning_coreset.budget import class_seats, resolve_total
+from lightning_coreset.budget import class_seats
 from lightning_coreset.coreset import Coreset
-from lightning_coreset.distributed import deal, gather_json, together
+from lightning_coreset.detection import Objects
+from lightning_coreset.detection.report import object_report
+from lightning_coreset.distributed import gather_json
 from lightning_coreset.errors import CoresetError
-from lightning_coreset.ops.memory import resolve_memory_limit
 from lightning_coreset.ops.rows import as_positions, candidate_mask
+from lightning_coreset.ops.spending import Overshoot
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import register
-from lightning_coreset.selectors.batching import batches_of, together_on
 from lightning_coreset.selectors.context import SelectionContext
-from lightning_coreset.selectors.cost import Work, log_estimate
-from lightning_coreset.selectors.expansion import Expansion
+from lightning_coreset.selectors.cost import Work
+from lightning_coreset.selectors.duplicates import copies_of, told_of_copies
+from lightning_coreset.selectors.expansion import Expansion, remembering
 from lightning_coreset.selectors.group import Group, Picks
-from lightning_coreset.selectors.manifest import build_manifest, merge_resolved
-from lightning_coreset.selectors.merge import gather_picks, in_seat_order
-from lightning_coreset.selectors.rows import PoolRows
+from lightning_coreset.selectors.manifest import build_manifest
+from lightning_coreset.selectors.running import Request, by_id, run
+from lightning_coreset.selectors.spending import run_in_units
+from lightning_coreset.selectors.units import PLAIN_ESTIMATE, Charges, make_charges, make_purse, resolve_units
 from lightning_coreset.signals import Signals
 
 
@@ -119,7 +122,7 @@ class Selector(ABC):
             msg = f"{self.name!r} needs features and the pool has none: give Pool(features=...)."
             raise ValueError(msg)
 
-    def share(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
+    def give_seats(self, class_sizes: Tensor, free: Tensor, total: int) -> Tensor:
         """Class of each seat in the order given out ``[total]``; see `lightning_coreset.budget.class_seats`."""
         return class_seats(class_sizes, free, total)
 
@@ -162,7 +165,7 @@ class Selector(ABC):
         """The constructor's values."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    def is_classwise(self, has_labels: bool) -> bool:
+    def is_classwise(self, has_labels: bool, has_objects: bool = False) -> bool:
         """Whether classes are selected from one by one.
 
         Raises:
@@ -176,6 +179,38 @@ class Selector(ABC):
             raise ValueError(msg)
         return has_labels and (self.per_class_default if self.per_class is None else self.per_class)
 
+    def spends(self, pool: Pool, objects: Objects | None) -> bool:
+        """Whether the method spends a budget itself, rather than giving an order that is followed while images fit."""
+        return "objects" in self.needs
+
+    def charges(self, objects: Objects | None, size: int, unit: str, context: SelectionContext) -> Charges:
+        """What each image costs; true units where they are known."""
+        return make_charges(objects, size, unit, None, context.unit_estimate or PLAIN_ESTIMATE)
+
+    def resolve_budget(
+        self,
+        pool: Pool,
+        *,
+        ratio: float | None = None,
+        budget: int | None = None,
+        budget_unit: str = "images",
+        initial: Tensor | Sequence[int] | None = None,
+        forbidden: Tensor | Sequence[int] | None = None,
+        context: SelectionContext | None = None,
+    ) -> int:
+        """The budget in its unit: a ratio is a share of the pool's images, or of its units.
+
+        Raises:
+            ValueError: Both or neither of ratio and budget, one out of its range, or units that nobody knows.
+        """
+        self.check()
+        context = context or SelectionContext()
+        taken = [torch.as_tensor(part).flatten() for part in (initial, forbidden) if part is not None]
+        available = pool.size - (len(torch.unique(torch.cat(taken))) if taken else 0)
+        objects = None if budget_unit == "images" else self._objects(pool, context)
+        charges = self.charges(objects, pool.size, budget_unit, context)
+        return resolve_units(charges, ratio=ratio, budget=budget, available=available)
+
     def select(
         self,
         pool: Pool,
@@ -185,8 +220,14 @@ class Selector(ABC):
         initial: Tensor | Sequence[int] | None = None,
         forbidden: Tensor | Sequence[int] | None = None,
         context: SelectionContext | None = None,
+        budget_unit: str = "images",
+        overshoot: Overshoot | None = None,
     ) -> Coreset:
-        """Choose ``budget`` items of a pool.
+        """Choose ``budget`` items of a pool, or images with ``budget`` units.
+
+        A method that does not spend units itself gives its order of images, from which those are taken that fit; its
+        seats are those of ``budget`` / mean units images. Weights and assignments of a weighted method are then those
+        of a selection among the images taken.
 
         Args:
             pool: The items.
@@ -195,105 +236,85 @@ class Selector(ABC):
             initial: Positions that count as chosen; not returned, at no cost to the budget.
             forbidden: Positions that may not be chosen; they stay in every statistic.
             context: Ranks, device, memory, progress; None is one rank.
+            budget_unit: What the budget counts: ``"images"``, or the ``"boxes"`` or ``"masks"`` of a pool with objects.
+            overshoot: In units: ``"never"`` passes over an image that does not fit, ``"last"`` takes the first one that
+                does not, and ends. None takes the method's argument of that name, else "never".
 
         Raises:
-            ValueError: A budget out of range, overlapping or unknown positions, missing labels or features, a seed
-                that is no whole number.
+            ValueError: A budget out of range, overlapping or unknown positions, missing labels, features or objects,
+                units that nobody knows, a seed that is no whole number.
             CoresetError: Another rank failed, or the method's picks are not those of one selection.
         """
         started = time.perf_counter()
         context = context or SelectionContext()
         seed = _check_seed(seed)
         self.check()
-        classwise = self.is_classwise(pool.labels is not None)
+        classwise = self.is_classwise(pool.labels is not None, (pool.objects or context.objects) is not None)
         signals = self._signals(pool, context)
+        objects = pool.objects
+        if budget_unit != "images" or self.wants_objects(pool):
+            objects = self._objects(pool, context)
         self.check_pool(pool, context, signals)
+        self.check_objects(objects)
         chosen = as_positions(_tensor(initial), pool.size, "initial", torch.device("cpu"))
         banned = as_positions(_tensor(forbidden), pool.size, "forbidden", torch.device("cpu"))
+        copies = copies_of(context.duplicates, chosen, banned, by_id(pool))
+        banned = torch.cat([banned, copies])
+        charges = self.charges(objects, pool.size, budget_unit, context)
         available = pool.size - len(torch.unique(torch.cat([chosen, banned])))
-        total = resolve_total(pool.size, budget=budget, available=available)
-        candidates = candidate_mask(pool.size, chosen, banned, total)
+        total = resolve_units(charges, ratio=None, budget=budget, available=available)
+        candidates = candidate_mask(pool.size, chosen, banned, total if budget_unit == "images" else 1)
+        above: Overshoot = overshoot if overshoot is not None else getattr(self, "overshoot", "never")
+        purse = make_purse(charges, total, above, candidates)
 
-        wide = self.expand(pool, context, seed)
-        banned = wide.with_children(banned)
-        seats = (
-            self._seats(pool, candidates, wide, banned, total) if classwise else torch.zeros(total, dtype=torch.int64)
+        wide = remembering(self.expand(pool, context, seed), budget_unit)
+        request = Request(
+            pool, wide, context, signals, objects, charges, chosen, wide.with_children(banned), classwise, seed
         )
-        labels = wide.labels if classwise and wide.labels is not None else torch.zeros(wide.size, dtype=torch.int64)
-        members = [wide.present_of(positions) for positions in _members(labels)]
-        shares = torch.bincount(seats, minlength=len(members))
-        groups = torch.nonzero(shares).flatten()
-        reducer = context.reducer
-        # A whole pool is selected from on every rank alike, and the first rank's word counts.
-        ranks = deal(torch.tensor([len(members[label]) for label in groups]), reducer.world_size if classwise else 1)
-        mine = groups[ranks == reducer.rank] if classwise else groups
-        limit = self._memory_limit(context)
-
-        picks: dict[int, Picks] = {}
-        shard_rows = None if classwise or reducer.world_size == 1 else self.shard_rows(wide.size)
-        classes = [members[label] for label in mine] if classwise else None
-        source = PoolRows(self.wants_features(signals), wide, context, classes, shard_rows)
-        if reducer.rank == 0 and source.width is not None:
-            sizes = {"groups": len(groups), "ranks": reducer.world_size if classwise else 1}
-            log_estimate(self, wide.size, source.width, total, **sizes, device=source.device, limit=limit)
-        with (
-            together(reducer, f"selecting with {self.name!r}"),
-            context.progress(int(shares[mine].sum()), f"Selecting ({self.name})") as bar,
-        ):
-            for labels_together in self._batches(mine.tolist(), members, source.device, limit):
-                batch = [
-                    Group(
-                        size=len(members[label]),
-                        count=int(shares[label]),
-                        features=source.rows(members[label]),
-                        signals=None if signals is None else signals.subset(members[label]),
-                        pool_signals=signals,
-                        positions=members[label],
-                        initial=_rows_of(chosen, members[label]).to(source.device),
-                        forbidden=_rows_of(banned, members[label]).to(source.device),
-                        label=label if classwise else None,
-                        num_classes=pool.num_classes,
-                        seed=seed,
-                        pool_size=wide.size,
-                        reducer=reducer if shard_rows else None,
-                        memory_limit=limit,
-                        advance=_Advance(bar.update),
-                    )
-                    for label in labels_together
-                ]
-                for label, group, found in zip(labels_together, batch, self.select_groups(batch), strict=True):
-                    _check_picks(self, found, group)
-                    assert isinstance(group.advance, _Advance)
-                    group.advance(group.count - group.advance.done)
-                    picks[label] = found
-        everything = gather_picks(reducer, picks if classwise or reducer.rank == 0 else {})
-        merged = in_seat_order(everything, seats, members, wide.size, weighted=self.weighted)
-        resolved = merge_resolved(
-            {label: found.resolved for label, found in everything.items()}, pool.num_classes if classwise else None
+        if self.spends(pool, objects):
+            answer = run(self, request, available, purse)
+        elif budget_unit == "images":
+            answer = run(self, request, total)
+        else:
+            answer = run_in_units(self, request, candidates, purse)
+        merged = answer.merged
+        if not len(merged.indices):
+            msg = f"{self.name!r} chose nothing: no image that it can use costs at most {total} {budget_unit}."
+            raise CoresetError(msg)
+        if context.reducer.rank == 0:
+            self.report(answer.resolved, answer.sizes)
+        seconds = max(gather_json(context.reducer, time.perf_counter() - started))
+        manifest = build_manifest(
+            self, pool, total, seed=seed, per_class=classwise, resolved=answer.resolved, seconds=seconds
         )
-        resolved |= wide.resolved
-        if reducer.rank == 0:
-            self.report(resolved, [len(members[label]) for label in sorted(everything)])
-        seconds = max(gather_json(reducer, time.perf_counter() - started))
+        manifest["weight_scale"] = pool.size / len(merged.indices)
+        details = merged.details | wide.details(merged.indices)
+        if objects is not None:
+            parents = merged.indices if wide.parents is None else wide.parents[merged.indices]
+            manifest["budget_unit"] = budget_unit
+            manifest["units"] = charges.told(parents, total, above) | answer.told
+            if "reserve" in answer.told:
+                manifest["reserve"] = manifest["units"].pop("reserve")
+            manifest["objects"] = object_report(objects, parents)
+            details |= charges.details(parents)
+        if context.duplicates is not None:
+            manifest["duplicates"] = told_of_copies(context.duplicates, copies)
         return Coreset(
             indices=merged.indices,
             weights=merged.weights,
             gains=merged.gains,
             labels=None if wide.labels is None else wide.labels[merged.indices],
             assignment=merged.assignment,
-            details=merged.details | wide.details(merged.indices),
-            manifest=build_manifest(
-                self, pool, total, seed=seed, per_class=classwise, resolved=resolved, seconds=seconds
-            ),
+            details=details,
+            manifest=manifest,
         )
 
-    def _batches(
-        self, labels: list[int], members: list[Tensor], device: torch.device, limit: int
-    ) -> Sequence[Sequence[int]]:
-        if not together_on(device):
-            return [[label] for label in labels]
-        sizes = [len(members[label]) for label in labels]
-        return batches_of(labels, sizes, lambda size: self.batch_bytes(size, limit), limit)
+    def wants_objects(self, pool: Pool) -> bool:
+        """Whether the method looks at what the images show."""
+        return "objects" in self.needs
+
+    def check_objects(self, objects: Objects | None) -> None:  # noqa: B027 (a method that looks at none has nothing to say)
+        """Refuse objects that the method cannot choose by, before any work starts."""
 
     def _signals(self, pool: Pool, context: SelectionContext) -> Signals | None:
         if "signals" not in self.needs:
@@ -309,58 +330,22 @@ class Selector(ABC):
             raise ValueError(msg)
         return found
 
-    def _seats(self, pool: Pool, candidates: Tensor, wide: Expansion, banned: Tensor, total: int) -> Tensor:
-        assert pool.labels is not None
-        assert pool.class_counts is not None
-        assert wide.labels is not None
-        free = torch.bincount(pool.labels[candidates], minlength=len(pool.class_counts))
-        if wide.absent is not None:
-            gone = wide.absent.index_fill(0, banned, True)
-            gone[: pool.size] |= ~candidates
-            free = free.minimum(torch.bincount(wide.labels[~gone], minlength=len(free)))
-        return self.share(pool.class_counts, free, total)
-
-    def _memory_limit(self, context: SelectionContext) -> int:
-        limit = resolve_memory_limit(context.memory_limit, context.device or "cpu")
-        # Ranks of one machine share its memory, but not that of their GPUs; all ranks must decide alike.
-        smallest = int(torch.cat(context.reducer.gather(torch.tensor([limit]))).min())
-        shared = context.memory_limit == "auto" and torch.device(context.device or "cpu").type == "cpu"
-        return smallest // context.reducer.world_size if shared else smallest
-
-
-class _Advance:
-    def __init__(self, update: Any) -> None:
-        self._update = update
-        self.done = 0
-
-    def __call__(self, count: int) -> None:
-        self.done += count
-        if count:
-            self._update(count)
-
-
-def _members(labels: Tensor) -> list[Tensor]:
-    """Positions of each class, ascending."""
-    order = torch.argsort(labels, stable=True)
-    return list(order.split(torch.bincount(labels).tolist()))
-
-
-def _rows_of(wanted: Tensor, positions: Tensor) -> Tensor:
-    """Rows of a group that hold the wanted pool positions."""
-    return torch.nonzero(torch.isin(positions, wanted)).flatten()
-
-
-def _check_picks(selector: Selector, found: Picks, group: Group) -> None:
-    """Refuse what a method of one's own may get wrong; later it would be a wrong answer without an error."""
-    picks = found.indices.cpu()
-    allowed = group.candidates.cpu()
-    if len(picks) != group.count or len(torch.unique(picks)) != group.count or not bool(allowed[picks].all()):
-        msg = (
-            f"{selector.name!r} answered {len(picks)} picks ({len(torch.unique(picks))} distinct) for "
-            f"{group.count} asked "
-            "for: select_group must give that many distinct rows, none of them initial or forbidden."
-        )
-        raise CoresetError(msg)
+    def _objects(self, pool: Pool, context: SelectionContext) -> Objects | None:
+        found: Objects | None = pool.objects
+        if found is None and context.objects is not None:
+            found = context.objects()
+        if found is None and "objects" in self.needs:
+            msg = (
+                f"{self.name!r} needs objects and got none: give Pool(objects=Objects.from_targets(...)), or proposer= "
+                "to CoresetDataModule."
+            )
+            raise ValueError(msg)
+        if found is not None and found.num_images != pool.size:
+            msg = (
+                f"objects are those of {found.num_images} images and the pool has {pool.size}: give those of this pool."
+            )
+            raise ValueError(msg)
+        return found
 
 
 def _check_seed(seed: int) -> int:

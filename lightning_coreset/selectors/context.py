@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lightning_coreset.detection import Objects, UnitEstimate
 from lightning_coreset.ops.reducer import Reducer, SerialReducer
 from lightning_coreset.signals import Signals
 
@@ -42,6 +43,9 @@ class SelectionContext:
         extractor: What embeds, where the caller chose it; None leaves it to the method.
         num_workers: Processes that read images.
         signals: Gives the training signals of the whole pool where the pool has none.
+        objects: Gives what the whole pool's images show where the pool does not say it.
+        unit_estimate: Of the annotation units of images whose true ones are not known; None is the sum of the scores.
+        duplicates: Group of near duplicates of each item ``[N]``; one item of each group is a candidate.
         reducer: The ranks that select together.
         device: Where kernels run; None is where the features are.
         memory_limit: Bytes a kernel may take, ``"auto"`` for half of what is free.
@@ -59,6 +63,9 @@ class SelectionContext:
     extractor: Any | None = None
     num_workers: int = 0
     signals: Callable[[], Signals] | None = None
+    objects: Callable[[], Objects] | None = None
+    unit_estimate: UnitEstimate | None = None
+    duplicates: Tensor | None = None
     reducer: Reducer = field(default_factory=SerialReducer)
     device: torch.device | None = None
     memory_limit: int | str = "auto"

@@ -1,7 +1,7 @@
 """What a method picks from: the pool itself, or the pool and items that the method adds to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -45,3 +45,28 @@ class Expansion:
     def details(self, indices: Tensor) -> dict[str, list[Any]]:
         """What to say of the picks."""
         return {} if self.parents is None else {"parent": self.parents[indices].tolist()}
+
+
+def remembering(wide: Expansion, budget_unit: str) -> Expansion:
+    """An expansion that embeds no item twice, where a budget in units may take several runs."""
+    if wide.embed is None or budget_unit == "images":
+        return wide
+    return replace(wide, embed=_Remembered(wide.embed, wide.size))
+
+
+class _Remembered:
+    """Embeds what it is asked for first, and finds the rest in what it has."""
+
+    def __init__(self, embed: Callable[[Tensor], Tensor], size: int) -> None:
+        self._embed = embed
+        self._place = torch.full((size,), -1, dtype=torch.int64)
+        self._rows: list[Tensor] = []
+        self._count = 0
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        fresh = positions[self._place[positions] < 0]
+        if len(fresh):
+            self._rows = [torch.cat([*self._rows, self._embed(fresh)])]
+            self._place[fresh] = torch.arange(self._count, self._count + len(fresh))
+            self._count += len(fresh)
+        return self._rows[0][self._place[positions]]

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_coreset.detection import Objects
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import candidate_mask
+from lightning_coreset.ops.spending import Purse
 from lightning_coreset.signals import Signals
 
 
@@ -23,7 +25,7 @@ class Group:
         features: Embeddings ``[n, d]``, float32; None for methods that do not need them.
         signals: Training signals of the ``n`` items; None for methods that do not need them.
         pool_signals: Training signals of the whole pool, for what no class can tell alone.
-        positions: Where the rows stand in the pool ``[n]``, ascending.
+        positions: Where the rows stand in the pool ``[n]``, ascending; where there is a purse, in the order of ids.
         initial: Rows that count as chosen ``[m]``.
         forbidden: Rows that may not be picked ``[f]``.
         label: The class, None for the whole pool.
@@ -33,6 +35,11 @@ class Group:
         reducer: Ranks that hold one group together; None: this rank has all of it. With it ``features`` are this rank's
             consecutive part, while ``size``, ``initial``, ``forbidden`` and picks are those of the whole group.
         memory_limit: Bytes a kernel may take.
+        objects: What the images show, for methods that look at it.
+        purse: What each row costs and how much there is, for methods that spend a budget themselves; ``count`` is then
+            the most that there is to pick.
+        estimated: Expected annotation units of each row ``[n]``, float64, beside a purse.
+        charged_by: What the purse's charges are: "images", "true" or "estimated" units.
         advance: To be called with the number of picks made, for the progress bar.
     """
 
@@ -50,6 +57,10 @@ class Group:
     pool_size: int = 0
     reducer: Reducer | None = None
     memory_limit: int | None = None
+    objects: Objects | None = None
+    purse: Purse | None = None
+    estimated: Tensor | None = None
+    charged_by: str = "images"
     advance: Callable[[int], object] | None = None
 
     @property
@@ -63,6 +74,28 @@ class Group:
         """The training signals, for methods that declare that they need them."""
         assert self.signals is not None
         return self.signals
+
+    @property
+    def shown(self) -> Objects:
+        """What the images show, for methods that declare that they need it."""
+        assert self.objects is not None
+        return self.objects
+
+    @property
+    def wallet(self) -> Purse:
+        """The purse, for methods that spend a budget themselves."""
+        assert self.purse is not None
+        return self.purse
+
+    @property
+    def units(self) -> Tensor:
+        """Expected annotation units of each row, for methods that spend a budget themselves."""
+        assert self.estimated is not None
+        return self.estimated
+
+    def at(self, rows: list[int]) -> list[int]:
+        """Where some rows stand in the pool."""
+        return rows if self.positions is None else self.positions[torch.tensor(rows, dtype=torch.int64)].tolist()
 
     @property
     def candidates(self) -> Tensor:
@@ -85,6 +118,7 @@ class Picks:
         weights: How much each pick counts ``[count]``, with the sum ``n``; None where ``assignment`` tells, or nothing.
         details: Columns of length ``count`` that explain the picks.
         resolved: What was derived from the arguments for this group, JSON types.
+        told: What the manifest says of units and objects beside what all methods say, JSON types.
     """
 
     indices: Tensor
@@ -93,3 +127,4 @@ class Picks:
     weights: Tensor | None = None
     details: dict[str, list[Any]] = field(default_factory=dict)
     resolved: dict[str, Any] = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)

@@ -63,9 +63,10 @@ def merge_resolved(groups: dict[int, dict[str, Any]], num_classes: int | None) -
 
 
 def pool_fingerprint(pool: Pool) -> str:
-    """A key of the labels and of up to 4,096 evenly spread rows of the features."""
+    """A key of the labels, the objects, and of up to 4,096 evenly spread rows of the features."""
     digest = hashlib.sha256(str(pool.size).encode())
-    for column in (pool.labels, pool.features):
+    shown = () if pool.objects is None else (pool.objects.image, pool.objects.labels, pool.objects.boxes)
+    for column in (pool.labels, pool.features, *shown):
         if column is None:
             digest.update(b"none")
             continue

@@ -37,6 +37,7 @@ def gather_picks(reducer: Reducer, picks: dict[int, Picks]) -> dict[int, Picks]:
                 "items": None if found.assignment is None else len(found.assignment),
                 "details": found.details,
                 "resolved": found.resolved,
+                "told": found.told,
             }
             for label, found in zip(labels, lists, strict=True)
         ],
@@ -56,6 +57,7 @@ def gather_picks(reducer: Reducer, picks: dict[int, Picks]) -> dict[int, Picks]:
                 weights=columns[3].take(note["picks"]) if note["weights"] else None,
                 details=note["details"],
                 resolved=note["resolved"],
+                told=note["told"],
             )
     return dict(sorted(merged.items()))
 

@@ -44,10 +44,7 @@ class Prototypes(Selector, name="prototypes"):
 
     def check(self) -> None:
         """Refuse what is no number of clusters."""
-        number = isinstance(self.clusters, int) and not isinstance(self.clusters, bool) and self.clusters >= 1
-        if not number and self.clusters not in ("num_classes", "budget"):
-            msg = f"clusters={self.clusters!r} is not accepted: give a number of at least 1, 'num_classes' or 'budget'."
-            raise ValueError(msg)
+        check_clusters(self.clusters, ("num_classes", "budget"))
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """K-means."""
@@ -73,8 +70,24 @@ class Prototypes(Selector, name="prototypes"):
         return Picks(torch.tensor(order), details={"cluster": cluster_of}, resolved={"clusters": clusters})
 
     def _number(self, size: int, chosen: int, num_classes: int | None) -> int:
-        if isinstance(self.clusters, int):
-            return self.clusters
-        if self.clusters == "budget":
-            return chosen
-        return num_classes or max(1, min(_LARGEST_GUESS, round((size / 2) ** 0.5)))
+        return chosen if self.clusters == "budget" else number_of_clusters(self.clusters, size, num_classes)
+
+
+def check_clusters(clusters: int | str, words: tuple[str, ...]) -> None:
+    """Refuse what is neither a number of clusters nor one of some words.
+
+    Raises:
+        ValueError: Names what came and what is accepted.
+    """
+    number = isinstance(clusters, int) and not isinstance(clusters, bool) and clusters >= 1
+    if not number and clusters not in words:
+        accepted = " or ".join(["a number of at least 1", *map(repr, words)])
+        msg = f"clusters={clusters!r} is not accepted: give {accepted}."
+        raise ValueError(msg)
+
+
+def number_of_clusters(clusters: int | str, size: int, num_classes: int | None) -> int:
+    """A given number, else one for each class, else round(sqrt(N / 2)), at most 100."""
+    if isinstance(clusters, int):
+        return clusters
+    return num_classes or max(1, min(_LARGEST_GUESS, round((size / 2) ** 0.5)))

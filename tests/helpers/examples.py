@@ -23,14 +23,20 @@ CLASSWISE = (
     *("dq_v2_example", "facility_location", "graph_cut", "herding", "moderate", "subzerocore", "uniform"),
     *("craig", "grad_match"),
 )
-GLOBAL = (*("k_center", "prototypes", "random", "typiclust", "zcore"), *SCORED, *("ccs", "d2", "glister"))
+GLOBAL = (
+    *("freesel", "hacon", "k_center", "prototypes", "random", "typiclust", "zcore"),
+    *SCORED,
+    *("ccs", "d2", "glister"),
+)
 METHODS = tuple(sorted(CLASSWISE + GLOBAL))
 #: Methods without a random choice: their picks do not depend on the order of the items.
 UNSEEDED = (
     *("facility_location", "graph_cut", "herding", "k_center", "moderate", "subzerocore"),
     *(*SCORED, "craig", "d2", "grad_match"),
 )
-SEEDED = ("ccs", "dq_v2_example", "glister", "prototypes", "random", "typiclust", "uniform", "zcore")
+SEEDED = (
+    *("ccs", "dq_v2_example", "freesel", "glister", "hacon", "prototypes", "random", "typiclust", "uniform", "zcore"),
+)
 #: Methods that can select in a pool without labels.
 LABEL_FREE = tuple(method for method in METHODS if method != "uniform")
 #: Methods that look at the features at all.

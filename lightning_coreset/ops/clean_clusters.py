@@ -1,0 +1,200 @@
+"""How many clusters there must be until enough of them hold nothing that was chosen before."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_coreset.ops.random import seeded_generator
+from lightning_coreset.ops.rows import accumulator_dtype, first_argmax, row_blocks, row_keys
+
+Search = Literal["gallop", "linear"]
+
+_RESTARTS = 2
+_ITERATIONS = 10
+_GROWTH = 1.05
+_BLOCK_ROWS = 2_048
+
+
+class CleanClusters(NamedTuple):
+    """Clusters without a chosen row.
+
+    Attributes:
+        members: Rows of each, nearest to its centre first; larger clusters first, then by lowest row.
+        clusters: ``k`` of the clustering that they come from.
+        fits: How many clusterings were made.
+    """
+
+    members: list[Tensor]
+    clusters: int
+    fits: int
+
+
+def clean_clusters(
+    rows: Tensor, taken: Tensor, usable: Tensor, wanted: int, *, seed: int = 0, search: Search = "gallop"
+) -> CleanClusters:
+    """Cluster rows until ``wanted`` clusters hold no row that is taken, and one that is usable.
+
+    ``k`` climbs the ladder ``k_0 = wanted``, ``k_{t+1} = max(k_t + 1, ceil(1.05 k_t))`` up to the number of distinct
+    rows, at which each of them is a cluster. Every clustering is the better of two runs of k-means from seeded
+    k-means++ centres, of which those of a smaller ``k`` are the first of those of a larger one.
+
+    Args:
+        rows: ``[n, d]``.
+        taken: Rows whose cluster is not clean, as a mask ``[n]``.
+        usable: Rows of which a clean cluster needs one, as a mask ``[n]``.
+        wanted: Clean clusters to find.
+        seed: Of the k-means++ draws.
+        search: ``"linear"`` climbs the ladder; ``"gallop"`` tries places 0, 1, 3, 7, ... and bisects between the last
+            failure and the first success.
+
+    Returns:
+        At least ``wanted`` clean clusters, or all there are among distinct rows. A clustering takes O(iterations n k d)
+        time, a gallop makes O(log log) of the ladder's length of them; O(n d + k d) memory.
+
+    Example:
+        >>> rows = torch.tensor([[0.0], [0.1], [5.0], [5.1], [9.0]])
+        >>> taken = torch.tensor([True, False, False, False, False])
+        >>> found = clean_clusters(rows, taken, ~taken, 2)
+        >>> [members.tolist() for members in found.members], found.clusters
+        ([[2, 3], [4]], 3)
+    """
+    distinct = _distinct(rows)
+    most = int(distinct.max()) + 1
+    fits = _Fits(rows, taken, usable, seed)
+    if wanted > len(_clean(distinct, taken, usable)):
+        # No clustering parts rows that are equal, so the top of the ladder is where the search would end.
+        return fits.members(distinct, wanted, most)
+    ladder = _ladder(wanted, most)
+    place = _first_success(lambda step: fits.succeeds(ladder[step], wanted), len(ladder) - 1, search)
+    assignment = distinct if ladder[place] == most else fits.assignment(ladder[place])
+    return fits.members(assignment, wanted, ladder[place])
+
+
+def _ladder(start: int, most: int) -> list[int]:
+    steps = [start]
+    while steps[-1] < most:
+        steps.append(min(most, max(steps[-1] + 1, math.ceil(round(_GROWTH * steps[-1], 6)))))
+    return steps
+
+
+def _first_success(succeeds: Callable[[int], bool], last: int, search: Search) -> int:
+    """The first place that succeeds, as far as the search can tell; the last one always does."""
+    if search == "linear":
+        return next(place for place in range(last + 1) if place == last or succeeds(place))
+    failure, success, place = -1, last, 0
+    while place < last:
+        if succeeds(place):
+            success = place
+            break
+        failure, place = place, 2 * place + 1
+    while success - failure > 1:
+        middle = (failure + success) // 2
+        if succeeds(middle):
+            success = middle
+        else:
+            failure = middle
+    return success
+
+
+class _Fits:
+    """Clusterings of the same rows with more and more clusters."""
+
+    def __init__(self, rows: Tensor, taken: Tensor, usable: Tensor, seed: int) -> None:
+        self._rows = rows.to(torch.float32).contiguous()
+        self._squares = (self._rows * self._rows).sum(dim=1)
+        self._taken, self._usable = taken, usable
+        self._starts = _Starts(self._rows, self._squares, seed)
+        self._found: dict[int, Tensor] = {}
+
+    def assignment(self, clusters: int) -> Tensor:
+        if clusters not in self._found:
+            runs = [self._run(start) for start in self._starts.first(clusters)]
+            # The first of equals.
+            self._found[clusters] = min(runs, key=lambda run: run[1])[0]
+        return self._found[clusters]
+
+    def succeeds(self, clusters: int, wanted: int) -> bool:
+        return len(_clean(self.assignment(clusters), self._taken, self._usable)) >= wanted
+
+    def members(self, assignment: Tensor, wanted: int, clusters: int) -> CleanClusters:
+        found = []
+        order = torch.argsort(assignment, stable=True)
+        parts = order.split(torch.bincount(assignment).tolist())
+        for label in _clean(assignment, self._taken, self._usable).tolist():
+            # In double precision two rows are equally far from their middle, to the last bit.
+            part = self._rows[parts[label]].double()
+            away = (part - part.mean(dim=0)).square_().sum(dim=1)
+            found.append(parts[label][torch.argsort(away, stable=True)])
+        found.sort(key=lambda rows: (-len(rows), int(rows.min())))
+        return CleanClusters(found[:wanted], clusters, len(self._found))
+
+    def _run(self, centers: Tensor) -> tuple[Tensor, float]:
+        previous: Tensor | None = None
+        for _ in range(_ITERATIONS):
+            assignment, closeness = self._assign(centers)
+            if previous is not None and torch.equal(assignment, previous):
+                break
+            previous = assignment
+            sums = torch.zeros(centers.shape, dtype=accumulator_dtype(centers.device))
+            sums.index_add_(0, assignment, self._rows.to(sums.dtype))
+            counts = torch.bincount(assignment, minlength=len(centers)).unsqueeze(1)
+            centers = torch.where(counts > 0, (sums / counts.clamp(min=1)).float(), centers)
+        return assignment, float((self._squares - closeness).sum(dtype=torch.float64))
+
+    def _assign(self, centers: Tensor) -> tuple[Tensor, Tensor]:
+        """Nearest centre of each row, and the part of its squared distance that hangs on the centre, negated."""
+        nearest = torch.empty(len(self._rows), dtype=torch.int64)
+        closeness = torch.empty(len(self._rows))
+        half = (centers * centers).sum(dim=1) / 2
+        scores = torch.empty(min(len(self._rows), _BLOCK_ROWS + 64), len(centers))
+        for part in row_blocks(len(self._rows), _BLOCK_ROWS):
+            rows = self._rows[part]
+            block = torch.addmm(half, rows, centers.T, beta=-1, out=scores[: len(rows)])
+            nearest[part] = first_argmax(block, dim=1)
+            closeness[part] = 2 * block.gather(1, nearest[part].unsqueeze(1)).squeeze(1)
+        return nearest, closeness
+
+
+class _Starts:
+    """K-means++ centres of two runs, drawn once: those of fewer clusters are the first of those of more."""
+
+    def __init__(self, rows: Tensor, squares: Tensor, seed: int) -> None:
+        self._rows, self._squares = rows, squares
+        self._generators = [seeded_generator(seed, "clean clusters", run) for run in range(_RESTARTS)]
+        self._picks = [[int(torch.randint(len(rows), (1,), generator=draw))] for draw in self._generators]
+        self._nearest: Tensor | None = None
+
+    def first(self, clusters: int) -> list[Tensor]:
+        while len(self._picks[0]) < clusters:
+            self._draw()
+        return [self._rows[picks[:clusters]] for picks in self._picks]
+
+    def _draw(self) -> None:
+        last = torch.tensor([picks[-1] for picks in self._picks])
+        # Both runs at once, because reading the rows is what takes the time.
+        squares = self._squares.unsqueeze(1) + self._squares[last] - 2 * (self._rows @ self._rows[last].T)
+        squares = squares.clamp_(min=0).T.contiguous()
+        self._nearest = squares if self._nearest is None else torch.minimum(self._nearest, squares, out=self._nearest)
+        for run, (picks, draw) in enumerate(zip(self._picks, self._generators, strict=True)):
+            self._nearest[run, picks[-1]] = 0
+            cumulative = self._nearest[run].cumsum(0, dtype=torch.float64)
+            target = torch.rand(1, generator=draw, dtype=torch.float64) * cumulative[-1]
+            # Strictly above the draw, so that a row without a chance is never hit.
+            pick = int(torch.searchsorted(cumulative, target, right=True).clamp_(max=len(self._rows) - 1))
+            picks.append(pick)
+
+
+def _clean(assignment: Tensor, taken: Tensor, usable: Tensor) -> Tensor:
+    """Clusters without a taken row and with a usable one, ascending."""
+    size = int(assignment.max()) + 1
+    dirty = torch.bincount(assignment[taken], minlength=size) > 0
+    return torch.nonzero(~dirty & (torch.bincount(assignment[usable], minlength=size) > 0)).flatten()
+
+
+def _distinct(rows: Tensor) -> Tensor:
+    """A number for each row that is the same for equal rows, 0 to distinct - 1 ``[n]``."""
+    _, numbers = torch.unique(row_keys(rows.to(torch.float32)), return_inverse=True)
+    return torch.as_tensor(numbers)
