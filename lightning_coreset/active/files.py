@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from lightning_coreset.active.pool import Id
 from lightning_coreset.data.targets import read_labels
 from lightning_coreset.data.views import RawImages, random_state_kept
 from lightning_coreset.errors import CoresetError
 
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _COLUMNS = ("samples", "_samples", "imgs", "image_files", "image_paths", "paths", "files", "filenames", "images")
 
 
@@ -45,6 +46,38 @@ class Item:
     def plain(self) -> dict[str, Any]:
         """In JSON types."""
         return asdict(self)
+
+
+class ImageFiles(Dataset[Any]):
+    """The images below a folder, in the order of their paths; an item is ``(image,)`` as PIL reads it.
+
+    Args:
+        folder: Where they lie, in any depth.
+
+    Attributes:
+        files: Their paths.
+        names: The same, relative to the folder.
+
+    Raises:
+        CoresetError: No image lies there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
+        if not found:
+            msg = f"No image lies below {folder}: give a folder with {', '.join(_SUFFIXES)} files."
+            raise CoresetError(msg)
+        self.files = [str(path) for path in found]
+        self.names = [path.relative_to(folder).as_posix() for path in found]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image]:
+        """One image."""
+        with Image.open(self.files[index]) as image:
+            return (image.convert("RGB"),)
 
 
 def describe(dataset: Any, name: Id, position: int, images: Path, *, reserve: bool = False) -> Item:

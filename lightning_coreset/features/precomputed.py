@@ -52,13 +52,14 @@ class PrecomputedFeatures:
             )
             raise ValueError(msg)
 
-    def matrix(self, size: int) -> Tensor:
-        """The embeddings ``[size, d]``, float32 on the CPU.
+    def matrix(self, size: int | None = None) -> Tensor:
+        """The embeddings ``[size, d]``, float32 on the CPU; all of them where no size is given.
 
         Raises:
             ValueError: Another number of rows, or a value that is not finite.
         """
-        self.check(size)
+        if size is not None:
+            self.check(size)
         return self._load()
 
     def _load(self) -> Tensor:

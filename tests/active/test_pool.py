@@ -143,6 +143,17 @@ class TestJournal:
         pool.label([1])
         assert LabelledPool.opened(path).labelled == [1]
 
+    def test_a_short_line_after_a_long_one_that_was_cut(self, tmp_path: Path) -> None:
+        path = tmp_path / "journal.jsonl"
+        worked(path)
+        whole = path.read_bytes()
+        path.write_bytes(whole + b'{"event": "label", "ids": [' + b"1, " * 500)
+        with pytest.warns(UserWarning, match="not written whole"):
+            pool = LabelledPool.opened(path)
+        pool.label(["g"])
+        assert path.read_bytes()[len(whole) :].count(b"\n") == 1
+        assert path.read_bytes().endswith(b'"ids": ["g"]}\n')
+
     def test_a_damaged_line_in_the_middle_is_an_error(self, tmp_path: Path) -> None:
         path = tmp_path / "journal.jsonl"
         worked(path)
