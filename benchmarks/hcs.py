@@ -3,7 +3,7 @@
 python -m benchmarks.hcs [--parts measure report segmentation harm cost] [--networks resnet20 resnet32 squeezenet]
                          [--placements unaligned aligned] [--scenes 150] [--seeds 3] [--quick] [--append]
 
-``measure`` keeps what each method said of each scene in the cache, so runs add up; ``report`` makes tables of all of it.
+``measure`` keeps what each method said of each scene in the cache, so that runs add up; ``report`` makes the tables.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Frozen networks for wide scenes, each with its tiles; and a memory, so that no crop is encoded twice in a benchmark."""
+"""Frozen networks for wide scenes, each with its tiles; and a memory, so that no crop is encoded twice."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -114,9 +114,9 @@ def _by_kind(
         rows.append([name, _COSTS.get(name, CROP_FORWARDS), *cells, f"{statistics.mean(first):.1f}"])
     used = sorted({seed for kind in kinds for seed in seeds[network, placement, kind]})
     note = (
-        f"Top-1 / top-3 in percent, {', '.join(f'{kind} {count}' for kind, count in scenes.items())} scenes, seeds "
-        f"{used}; standard error at most {50 / min(scenes.values()) ** 0.5:.1f} points a cell. Inputs: pixels encoded, in "
-        "model inputs."
+        f"Top-1 / top-3 in percent, {', '.join(f'{kind} {count}' for kind, count in scenes.items())} scenes, "
+        f"seeds {used}; standard error at most {50 / min(scenes.values()) ** 0.5:.1f} points a cell. Inputs: pixels "
+        "encoded, in model inputs."
     )
     show(f"HCS, {network}, {placement} scenes", note, ["method", "inputs", *kinds, "mean"], rows, append)
 
@@ -142,8 +142,9 @@ def _differences(kept: Kept, networks: list[str], placement: str, append: bool) 
         everywhere = difference(kept, networks, placement, kinds, method, opponent)
         rows.append([method, words, "sparse" if kinds == SPARSE else "all", *cells, everywhere])
     note = (
-        "Points of top-1, mean over kinds (and networks), with 95 % intervals by paired bootstrap over scenes. Of three "
-        "ways to use random crops (most certain, top 8, confidence pooling) the one that does best on each kind counts."
+        "Points of top-1, mean over kinds (and networks), with 95 % intervals by paired bootstrap over scenes. Of "
+        "three ways to use random crops (most certain, top 8, confidence pooling) the one that does best on each kind "
+        "counts."
     )
     show(f"HCS, differences on {placement} scenes", note, ["method", "less", "kinds", *networks, "mean"], rows, append)
     lowest = []
