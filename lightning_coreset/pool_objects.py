@@ -40,6 +40,8 @@ class PoolObjects:
         dataset: The train dataset of ``N`` images.
         proposer: What finds objects; None leaves it to the annotations.
         selector: Whose selection it is.
+        annotated: False where nobody has labelled the images yet, whatever the dataset tells: only
+            ``proposer="ground_truth"`` looks then.
 
     Raises:
         ValueError: Neither a proposer nor annotations, or nothing that embeds what people annotated.
@@ -53,7 +55,9 @@ class PoolObjects:
         1
     """
 
-    def __init__(self, dataset: Any, proposer: ObjectProposer | str | None, selector: Selector) -> None:
+    def __init__(
+        self, dataset: Any, proposer: ObjectProposer | str | None, selector: Selector, *, annotated: bool = True
+    ) -> None:
         self._dataset = dataset
         self._proposer = None if proposer is None else resolve_proposer(proposer)
         asked = isinstance(self._proposer, GroundTruthProposer)
@@ -63,6 +67,8 @@ class PoolObjects:
                 self._proposer.known_objects(dataset)
                 if isinstance(self._proposer, GroundTruthProposer)
                 else read_objects(dataset, decode=self._proposer is None)
+                if annotated
+                else None
             )
         if self.truth is None and self._proposer is None:
             msg = (

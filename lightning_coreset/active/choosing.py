@@ -15,6 +15,7 @@ from lightning_coreset.features import PrecomputedFeatures
 from lightning_coreset.ops import kmeans
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.pool import Pool
+from lightning_coreset.pool_objects import PoolObjects
 from lightning_coreset.registry import build_selector
 from lightning_coreset.selection import SelectionRun
 from lightning_coreset.selectors.base import Selector
@@ -48,6 +49,8 @@ class UnlabelledRun(SelectionRun):
             if isinstance(self.extractor, PrecomputedFeatures) and self._needs_features:
                 self.extractor.check(self.template.size)
             self.fingerprint = dataset_fingerprint(self.template.dataset, None)
+            if "objects" in self.selector.needs or self.budget_unit != "images":
+                self._objects = PoolObjects(self._images, self.proposer, self.selector, annotated=False)
             if self._needs_features or self.pseudo_classes:
                 self._embedding_key = self._key_of(self.fingerprint)
         self._check_ranks_agree()
@@ -60,7 +63,8 @@ class UnlabelledRun(SelectionRun):
         if self.pseudo_classes:
             features = embed_everything(size, self._embed, self.reducer)
             labels = pseudo_classes(features, self.pseudo_classes, seed=self.seed)
-        pool = Pool(features=features, labels=labels, size=size)
+        ids = None if self._objects is None else self._objects.ids
+        pool = Pool(features=features, labels=labels, size=size, ids=ids)
         assert self.budget is not None
         return self.selector.select(
             pool,
@@ -69,6 +73,7 @@ class UnlabelledRun(SelectionRun):
             initial=self.initial,
             forbidden=self.forbidden,
             context=self._context(),
+            budget_unit=self.budget_unit,
         )
 
 
@@ -131,6 +136,12 @@ def label_free_selector(initial: Selector | str, arguments: dict[str, Any] | Non
         )
         raise ValueError(msg)
     return selector
+
+
+def with_reserve(coreset: Coreset) -> Tensor:
+    """Positions in the order in which to ask: what was chosen, then what to go on with while units are left."""
+    reserve = coreset.manifest.get("reserve", {}).get("indices", [])
+    return torch.cat([coreset.indices, torch.tensor(reserve, dtype=torch.int64)])
 
 
 def about(selector: Selector, seed: int, clusters: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from lightning_coreset.active.checks import (
     other_data,
     validation_key,
 )
-from lightning_coreset.active.choosing import about, label_free_selector
+from lightning_coreset.active.choosing import about, label_free_selector, with_reserve
 from lightning_coreset.active.journal import Journal
 from lightning_coreset.active.oracles import Oracle
 from lightning_coreset.active.overlay import LabelledItems, Overlay
@@ -211,14 +211,14 @@ class ActiveLearningDataModule(PooledDataModule):
             raise ValueError(msg)
         check_request(budget, budget_unit, oracle)
         selector = label_free_selector(initial, initial_args)
-        self._proposer = proposer or self._proposer
+        self._proposer = proposer if proposer is not None else self._proposer
         self._unit = budget_unit
         if self.has_round(0):
             self.answer_pending()
             return None
         self.coreset = self.choose(selector, budget, budget_unit)
         told = about(selector, self._seed, self.coreset.manifest.get("pseudo_classes", 0))
-        self.ask(self.coreset.indices, round=0, budget=budget, about=told)
+        self.ask(with_reserve(self.coreset), round=0, budget=budget, about=told)
         rank_zero_info(
             f"Warm start: {len(self.coreset)} of {pool.n} items chosen by {selector.name!r} (seed {self._seed}); "
             f"{pool.n_labelled} labelled, {pool.n_pending} pending."

@@ -37,6 +37,7 @@ class PooledDataModule(WrappingDataModule):
     oracle: Oracle | None
     _later_oracle: Oracle | None
     _unit: str
+    _proposer: Any
     _pseudo: int | bool
     _features: Any
     _features_transform: Callable[..., Any] | None
@@ -72,9 +73,7 @@ class PooledDataModule(WrappingDataModule):
         """Let a selector choose among the unlabelled items; labelled ones count as chosen. All ranks call it."""
         pool = self.opened()
         free = len(pool.unlabelled)
-        # Without labels nobody knows what an image costs, but hardly any costs less than a unit.
-        count = budget if budget_unit == "images" else min(budget, free)
-        if not 1 <= count <= free:
+        if budget < 1 or (budget_unit == "images" and budget > free):
             msg = (
                 f"budget={budget} is not accepted: {free} of {pool.n} items are unlabelled and not asked for, give 1 "
                 f"to {free}."
@@ -92,7 +91,7 @@ class PooledDataModule(WrappingDataModule):
             features_transform=self._features_transform,
             labels=None,
             ratio=None,
-            budget=count,
+            budget=budget,
             batch_size=None,
             memory_limit=self._memory_limit,
             cache_dir=self._cache_dir,
@@ -101,6 +100,8 @@ class PooledDataModule(WrappingDataModule):
             trainer=trainer_of(self),
             initial=torch.nonzero(pool.mask("labelled")).flatten(),
             forbidden=torch.nonzero(pool.mask("pending", "skipped")).flatten(),
+            budget_unit=budget_unit,
+            proposer=self._proposer,
             pseudo_classes=int(clusters),
         )
         run.prepare()

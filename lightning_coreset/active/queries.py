@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.active.badge import badge
-from lightning_coreset.active.choosing import about, label_free_selector
+from lightning_coreset.active.choosing import about, label_free_selector, with_reserve
 from lightning_coreset.active.datamodule import ActiveLearningDataModule
 from lightning_coreset.active.outputs import ModelOutputs, Reduce, apart, both, look_at, needed
 from lightning_coreset.active.scores import MEASURES, Measure, equal_score, model_uncertainty
@@ -152,7 +152,9 @@ def selector_query(selector: Selector) -> Query:
     """A selector on the datamodule's features, with the labelled items as ``initial``."""
 
     def query(context: QueryContext) -> Tensor:
-        return context.datamodule.choose(selector, context.count).indices
+        # Methods of objects know what images cost; the others give an order that labelling may leave at any line.
+        unit = context.datamodule._unit if "objects" in selector.needs else "images"
+        return with_reserve(context.datamodule.choose(selector, context.count, unit))
 
     return query
 
@@ -216,7 +218,9 @@ def run_query(query: NamedQuery, context: QueryContext) -> Tensor:
     # What is equal up to rounding on two machines is decided by the first.
     positions = torch.tensor(gather_json(context.reducer, positions.tolist())[0], dtype=torch.int64)
     free = context.pool.mask("unlabelled")
-    fits = len(positions) >= context.count and len(positions.unique()) == len(positions)
+    # Methods that spend units answer as many images as hold them.
+    least = context.count if context.datamodule._unit == "images" else min(1, context.count)
+    fits = len(positions) >= least and len(positions.unique()) == len(positions)
     if not fits or not bool(free[positions].all()):
         msg = (
             f"The query {query.told['by']!r} answered {len(positions)} items ({len(positions.unique())} distinct, "
