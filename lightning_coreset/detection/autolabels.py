@@ -75,7 +75,7 @@ def write_autolabels(
     numbered = list(range(1, table.num_images + 1)) if ids is None else list(ids)
     categories = _categories(table.class_names, category_ids)
     kept = _kept_rows(table, calibration)
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for row in kept.tolist():
         x1, y1, x2, y2 = table.boxes[row].tolist()
         label = table.class_names[int(table.labels[row])]
@@ -231,7 +231,7 @@ class LabelledImages(Dataset[Any]):
         keep = slice(None) if self.objects.crowd is None else ~self.objects.crowd[rows]
         boxes = self.objects.boxes[rows][keep]
         target = {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(int(height), int(width))),  # type: ignore[call-overload]
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(int(height), int(width))),
             "labels": self.objects.labels[rows][keep] + self.first_label,
             "image_id": index,
         }

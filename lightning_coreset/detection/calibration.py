@@ -113,9 +113,9 @@ def calibrate(
         proposals: Floor-score proposals of the set.
         truth: Its annotated objects.
         rule: ``"precision"``, for selection: the lowest threshold such that FP / (TP + FP) is at most
-            ``false_positives`` there and at every stricter one that keeps 20 detections; where none is, the one with
-            the best precision, with a warning. ``"f1"``, for autolabels: the highest micro F1, ties to the higher
-            threshold.
+            ``false_positives`` there and at every stricter one that keeps 20 detections; where no threshold that
+            keeps 20 does so, the one with the best precision, with a warning. ``"f1"``, for autolabels: the highest
+            micro F1, ties to the higher threshold.
         reference: Name of the set, kept with the result.
         per_class: Give classes with 50 annotated objects or more a threshold of their own.
         false_positives: Share of wrong proposals that ``"precision"`` allows.
@@ -186,14 +186,17 @@ def _threshold(matches: Matches, rule: str, false_positives: float, name: str) -
     wrong = (kept - right).double() / kept
     holds = wrong <= false_positives
     # Broken at a threshold that keeps enough, the rule is broken at all lower ones.
-    broken = (~holds & (kept >= MIN_DETECTIONS)).to(torch.int64).cumsum(0) > 0
-    possible = torch.nonzero(holds & ~broken).flatten()
+    enough = kept >= MIN_DETECTIONS
+    broken = (~holds & enough).to(torch.int64).cumsum(0) > 0
+    # A handful of lucky ones is no threshold where there are more to judge by.
+    counted = enough if bool(enough.any()) else torch.ones_like(enough)
+    possible = torch.nonzero(holds & ~broken & counted).flatten()
     if len(possible):
         return float(thresholds[int(possible[-1])])
-    best = int(torch.nonzero(wrong == wrong.min())[-1])
+    best = int(torch.nonzero(counted & (wrong == wrong[counted].min()))[-1])
     warnings.warn(
-        f"No threshold keeps false positives at {false_positives:.0%} on {name or 'the reference set'}; the best has "
-        f"{float(wrong[best]):.0%} and is taken: use a better proposer, or allow more by false_positives=.",
+        f"No threshold keeps false positives at {false_positives:.0%} from there up on {name or 'the reference set'}; "
+        f"the best has {float(wrong[best]):.0%} and is taken: use a better proposer, or raise false_positives=.",
         stacklevel=3,
     )
     return float(thresholds[best])

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 
@@ -52,11 +51,25 @@ def as_counts(segmentation: Any, size: tuple[int, int]) -> list[int]:
     if isinstance(segmentation, Mapping):
         counts = segmentation["counts"]
         return decoded(counts) if isinstance(counts, str | bytes) else [int(count) for count in counts]
-    canvas = Image.new("1", (size[1], size[0]))
+    canvas = np.zeros(size, dtype=bool)
     for polygon in segmentation:
-        # COCO's corners lie between pixels, those of pillow in their middle.
-        ImageDraw.Draw(canvas).polygon([float(value) - 0.5 for value in polygon], fill=1)
-    return counts_of(torch.from_numpy(np.array(canvas)))
+        canvas |= _filled(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), size)
+    return counts_of(torch.from_numpy(canvas))
+
+
+def _filled(corners: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels whose middle lies inside a polygon."""
+    height, width = size
+    crossings = np.zeros((height, width + 1), dtype=np.int64)
+    middles = np.arange(height) + 0.5
+    for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        rows = np.nonzero((np.minimum(y1, y2) <= middles) & (middles < np.maximum(y1, y2)))[0]
+        if len(rows):
+            x = x1 + (middles[rows] - y1) * (x2 - x1) / (y2 - y1)
+            # The first pixel whose middle is not left of the edge.
+            np.add.at(crossings, (rows, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)), 1)
+    inside: NDArray[np.bool_] = np.cumsum(crossings[:, :-1], axis=1) % 2 == 1
+    return inside
 
 
 def decoded(text: str | bytes) -> list[int]:

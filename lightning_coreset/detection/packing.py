@@ -70,7 +70,11 @@ def packed(proposals: Sequence[Proposals]) -> dict[str, Tensor]:
     if not all(bool(torch.isfinite(part).all()) for part in features):
         msg = "Features of objects are beyond 65,504 and cannot be stored in half precision: scale or normalise them."
         raise CoresetError(msg)
-    width = features[0].shape[1] if features else 0
+    widths = {int(part.shape[1]) for part in features} | ({0} if len(features) < len(filled) else set())
+    if len(widths) > 1:
+        msg = f"Objects have features of {' and '.join(map(str, sorted(widths)))} columns: give all of them one width."
+        raise CoresetError(msg)
+    width = max(widths, default=0)
     runs = [run for part in filled for run in part.masks or ()]
     return {
         "counts": torch.tensor([len(part) for part in proposals], dtype=torch.int64),

@@ -55,7 +55,9 @@ def table_of(
     # Images without boxes may not tell their size: they cannot have one outside.
     sizes = [part.size or (1 << 30, 1 << 30) for part in parts]
     objects = Objects(
-        image=torch.repeat_interleave(torch.arange(len(parts)), torch.tensor([len(part.boxes) for part in parts])),
+        image=torch.repeat_interleave(
+            torch.arange(len(parts)), torch.tensor([len(part.boxes) for part in parts], dtype=torch.int64)
+        ),
         boxes=boxes,
         labels=labels,
         num_images=len(parts),

@@ -332,17 +332,30 @@ def _ask_the_hub(config: Any) -> None:
     repository = config.hf_hub_id
     if not repository and config.url:
         _ask_the_site(config.url)
+    if repository and not config.file:
+        ask_the_hub(repository, ("model.safetensors", "pytorch_model.bin"))
+
+
+def ask_the_hub(repository: str, names: tuple[str, ...]) -> None:
+    """Fail within seconds where the hub does not answer for a repository of which no file is in the local cache.
+
+    Args:
+        repository: Its name.
+        names: Files that show that it is there.
+
+    Raises:
+        OSError: The hub does not answer.
+    """
     # The hub reads its environment variable once, on import: one that is set later does not stop its retries.
-    if not repository or config.file or hub_constants.HF_HUB_OFFLINE:
+    if hub_constants.HF_HUB_OFFLINE:
         return
-    names = ("model.safetensors", "pytorch_model.bin")
     cached = [huggingface_hub.try_to_load_from_cache(repository, name) for name in names]
     if any(isinstance(path, str) and Path(path).exists() for path in cached):
         return
     try:
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repository, names[0]), timeout=_ANSWER_SECONDS)
     except huggingface_hub.errors.EntryNotFoundError:
-        # The hub answers: timm knows other file names.
+        # The hub answers: it knows other file names.
         return
     except Exception as error:
         if isinstance(error, OSError):
