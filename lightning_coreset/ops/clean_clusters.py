@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.ops.random import seeded_generator
-from lightning_coreset.ops.rows import accumulator_dtype, first_argmax, row_blocks, row_keys
+from lightning_coreset.ops.rows import first_argmax, row_blocks, row_keys
 
 Search = Literal["gallop", "linear"]
 
 _RESTARTS = 2
 _ITERATIONS = 10
+# A round that lowers the inertia by less than this share is the last one.
+_GAIN = 1e-2
 _GROWTH = 1.05
-_BLOCK_ROWS = 2_048
+_BLOCK_ROWS = 1_024
 
 
 class CleanClusters(NamedTuple):
@@ -132,30 +134,62 @@ class _Fits:
         return CleanClusters(found[:wanted], clusters, len(self._found))
 
     def _run(self, centers: Tensor) -> tuple[Tensor, float]:
-        previous: Tensor | None = None
-        for _ in range(_ITERATIONS):
-            assignment, closeness = self._assign(centers)
-            if previous is not None and torch.equal(assignment, previous):
-                break
-            previous = assignment
-            sums = torch.zeros(centers.shape, dtype=accumulator_dtype(centers.device))
-            sums.index_add_(0, assignment, self._rows.to(sums.dtype))
-            counts = torch.bincount(assignment, minlength=len(centers)).unsqueeze(1)
-            centers = torch.where(counts > 0, (sums / counts.clamp(min=1)).float(), centers)
-        return assignment, float((self._squares - closeness).sum(dtype=torch.float64))
-
-    def _assign(self, centers: Tensor) -> tuple[Tensor, Tensor]:
-        """Nearest centre of each row, and the part of its squared distance that hangs on the centre, negated."""
+        """Lloyd's rounds, until they gain next to nothing."""
         nearest = torch.empty(len(self._rows), dtype=torch.int64)
         closeness = torch.empty(len(self._rows))
-        half = (centers * centers).sum(dim=1) / 2
-        scores = torch.empty(min(len(self._rows), _BLOCK_ROWS + 64), len(centers))
-        for part in row_blocks(len(self._rows), _BLOCK_ROWS):
-            rows = self._rows[part]
-            block = torch.addmm(half, rows, centers.T, beta=-1, out=scores[: len(rows)])
-            nearest[part] = first_argmax(block, dim=1)
-            closeness[part] = 2 * block.gather(1, nearest[part].unsqueeze(1)).squeeze(1)
-        return nearest, closeness
+        everything = torch.arange(len(self._rows))
+        self._look(everything, torch.arange(len(centers)), centers, nearest, closeness)
+        inertia = self._inertia(closeness)
+        for _ in range(_ITERATIONS):
+            sums = torch.zeros_like(centers).index_add_(0, nearest, self._rows)
+            counts = torch.bincount(nearest, minlength=len(centers)).unsqueeze(1)
+            moved = torch.where(counts > 0, sums / counts.clamp(min=1), centers)
+            changed = (moved != centers).any(dim=1)
+            centers, before = moved, inertia
+            self._update(centers, changed, nearest, closeness)
+            inertia = self._inertia(closeness)
+            if inertia >= before * (1 - _GAIN):
+                break
+        return nearest, inertia
+
+    def _update(self, centers: Tensor, changed: Tensor, nearest: Tensor, closeness: Tensor) -> None:
+        """Assign rows anew, where some centres have moved."""
+        lost = changed[nearest]
+        own = torch.nonzero(lost).flatten()
+        at = centers[nearest[own]]
+        now = (self._rows[own] * at).sum(dim=1) - (at * at).sum(dim=1) / 2
+        # Nearer to its own centre than before, a row need not look at those that did not move.
+        farther = own[now < closeness[own]]
+        closeness[own] = now
+        few = torch.nonzero(changed).flatten()
+        again = torch.zeros(len(nearest), dtype=torch.bool)
+        again[farther] = True
+        if len(few) + len(farther) / len(nearest) * len(centers) >= len(centers):
+            few, again = torch.arange(len(centers)), torch.ones_like(again)
+        self._look(torch.nonzero(again).flatten(), torch.arange(len(centers)), centers, nearest, closeness)
+        self._look(torch.nonzero(~again).flatten(), few, centers, nearest, closeness, keep=True)
+
+    def _look(
+        self, rows: Tensor, which: Tensor, centers: Tensor, nearest: Tensor, closeness: Tensor, *, keep: bool = False
+    ) -> None:
+        """The nearest of some centres for some rows; with ``keep`` only where it is nearer than what was known."""
+        if not len(rows) or not len(which):
+            return
+        some = centers[which]
+        half = (some * some).sum(dim=1) / 2
+        whole = len(rows) == len(self._rows)
+        for part in row_blocks(len(rows), _BLOCK_ROWS):
+            at = rows[part]
+            scores = torch.mm(self._rows[part] if whole else self._rows[at], some.T).sub_(half)
+            best = first_argmax(scores, dim=1)
+            found = scores.gather(1, best.unsqueeze(1)).squeeze(1)
+            if keep:
+                better = found > closeness[at]
+                at, best, found = at[better], best[better], found[better]
+            nearest[at], closeness[at] = which[best], found
+
+    def _inertia(self, closeness: Tensor) -> float:
+        return float((self._squares - 2 * closeness).sum(dtype=torch.float64))
 
 
 class _Starts:
