@@ -6,7 +6,12 @@ Every selector is imported here, so that ``LightningCLI`` finds them by their ba
 from lightning_coreset.active import ActiveLearningDataModule
 from lightning_coreset.api import select
 from lightning_coreset.augmentation import SDADataset
-from lightning_coreset.callbacks import ActiveLearningWarmStart, RegionRefinement, TrainingDynamics
+from lightning_coreset.callbacks import (
+    ActiveLearningRounds,
+    ActiveLearningWarmStart,
+    RegionRefinement,
+    TrainingDynamics,
+)
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.datamodule import CoresetDataModule
 from lightning_coreset.errors import CoresetError
@@ -55,6 +60,7 @@ __version__ = "0.1.0.dev0"
 __all__ = (
     "AUM",
     "ActiveLearningDataModule",
+    "ActiveLearningRounds",
     "ActiveLearningWarmStart",
     "CAL",
     "CCS",

@@ -1,5 +1,6 @@
 """A warm start by objects: a proposer looks at unlabelled images, an oracle answers until the units are spent."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,5 +55,5 @@ def test_rounds_go_on_with_the_same_method(tmp_path: Path) -> None:
     reports = loop.run()
     assert [report["round"] for report in reports] == [0, 1, 2]
     units = [report["units"] for report in reports]
-    assert all(after - before <= 20 for before, after in zip(units, units[1:], strict=False))
+    assert all(after - before <= 20 for before, after in pairwise(units))
     assert units == sorted(set(units))
