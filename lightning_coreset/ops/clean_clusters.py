@@ -17,6 +17,8 @@ _ITERATIONS = 10
 # A round that lowers the inertia by less than this share is the last one.
 _GAIN = 1e-2
 _GROWTH = 1.05
+# Share of the centres that moved above which all rows look at all of them.
+_MANY = 0.6
 _BLOCK_ROWS = 1_024
 
 
@@ -113,7 +115,7 @@ class _Fits:
 
     def assignment(self, clusters: int) -> Tensor:
         if clusters not in self._found:
-            runs = [self._run(start) for start in self._starts.first(clusters)]
+            runs = [self._run(*start) for start in self._starts.first(clusters)]
             # The first of equals.
             self._found[clusters] = min(runs, key=lambda run: run[1])[0]
         return self._found[clusters]
@@ -133,12 +135,9 @@ class _Fits:
         found.sort(key=lambda rows: (-len(rows), int(rows.min())))
         return CleanClusters(found[:wanted], clusters, len(self._found))
 
-    def _run(self, centers: Tensor) -> tuple[Tensor, float]:
+    def _run(self, centers: Tensor, nearest: Tensor, away: Tensor) -> tuple[Tensor, float]:
         """Lloyd's rounds, until they gain next to nothing."""
-        nearest = torch.empty(len(self._rows), dtype=torch.int64)
-        closeness = torch.empty(len(self._rows))
-        everything = torch.arange(len(self._rows))
-        self._look(everything, torch.arange(len(centers)), centers, nearest, closeness)
+        closeness = (self._squares - away) / 2
         inertia = self._inertia(closeness)
         for _ in range(_ITERATIONS):
             sums = torch.zeros_like(centers).index_add_(0, nearest, self._rows)
@@ -154,20 +153,20 @@ class _Fits:
 
     def _update(self, centers: Tensor, changed: Tensor, nearest: Tensor, closeness: Tensor) -> None:
         """Assign rows anew, where some centres have moved."""
-        lost = changed[nearest]
-        own = torch.nonzero(lost).flatten()
+        everything, all_centers = torch.arange(len(nearest)), torch.arange(len(centers))
+        few = torch.nonzero(changed).flatten()
+        if len(few) > _MANY * len(centers):
+            self._look(everything, all_centers, centers, nearest, closeness)
+            return
+        own = torch.nonzero(changed[nearest]).flatten()
         at = centers[nearest[own]]
         now = (self._rows[own] * at).sum(dim=1) - (at * at).sum(dim=1) / 2
         # Nearer to its own centre than before, a row need not look at those that did not move.
-        farther = own[now < closeness[own]]
-        closeness[own] = now
-        few = torch.nonzero(changed).flatten()
         again = torch.zeros(len(nearest), dtype=torch.bool)
-        again[farther] = True
-        if len(few) + len(farther) / len(nearest) * len(centers) >= len(centers):
-            few, again = torch.arange(len(centers)), torch.ones_like(again)
-        self._look(torch.nonzero(again).flatten(), torch.arange(len(centers)), centers, nearest, closeness)
-        self._look(torch.nonzero(~again).flatten(), few, centers, nearest, closeness, keep=True)
+        again[own[now < closeness[own]]] = True
+        closeness[own] = now
+        self._look(everything[again], all_centers, centers, nearest, closeness)
+        self._look(everything[~again], few, centers, nearest, closeness, keep=True)
 
     def _look(
         self, rows: Tensor, which: Tensor, centers: Tensor, nearest: Tensor, closeness: Tensor, *, keep: bool = False
@@ -193,32 +192,49 @@ class _Fits:
 
 
 class _Starts:
-    """K-means++ centres of two runs, drawn once: those of fewer clusters are the first of those of more."""
+    """K-means++ centres of two runs, drawn once: those of fewer clusters are the first of those of more.
+
+    Drawing tells every row's nearest centre; what each draw changed is kept, so that none is looked for again.
+    """
 
     def __init__(self, rows: Tensor, squares: Tensor, seed: int) -> None:
         self._rows, self._squares = rows, squares
         self._generators = [seeded_generator(seed, "clean clusters", run) for run in range(_RESTARTS)]
-        self._picks = [[int(torch.randint(len(rows), (1,), generator=draw))] for draw in self._generators]
-        self._nearest: Tensor | None = None
+        self._picks: list[list[int]] = [[] for _ in self._generators]
+        self._changes: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self._generators]
+        self._away = torch.full((_RESTARTS, len(rows)), torch.inf)
 
-    def first(self, clusters: int) -> list[Tensor]:
+    def first(self, clusters: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Centres ``[k, d]`` of each run, the nearest one of each row ``[n]``, and its squared distance ``[n]``."""
         while len(self._picks[0]) < clusters:
             self._draw()
-        return [self._rows[picks[:clusters]] for picks in self._picks]
+        found = []
+        for picks, changes in zip(self._picks, self._changes, strict=True):
+            nearest = torch.zeros(len(self._rows), dtype=torch.int64)
+            away = torch.zeros(len(self._rows))
+            for number, (rows, distances) in enumerate(changes[:clusters]):
+                nearest[rows], away[rows] = number, distances
+            found.append((self._rows[picks[:clusters]], nearest, away))
+        return found
 
     def _draw(self) -> None:
-        last = torch.tensor([picks[-1] for picks in self._picks])
-        # Both runs at once, because reading the rows is what takes the time.
-        squares = self._squares.unsqueeze(1) + self._squares[last] - 2 * (self._rows @ self._rows[last].T)
-        squares = squares.clamp_(min=0).T.contiguous()
-        self._nearest = squares if self._nearest is None else torch.minimum(self._nearest, squares, out=self._nearest)
         for run, (picks, draw) in enumerate(zip(self._picks, self._generators, strict=True)):
-            self._nearest[run, picks[-1]] = 0
-            cumulative = self._nearest[run].cumsum(0, dtype=torch.float64)
+            if not picks:
+                picks.append(int(torch.randint(len(self._rows), (1,), generator=draw)))
+                continue
+            cumulative = self._away[run].cumsum(0, dtype=torch.float64)
             target = torch.rand(1, generator=draw, dtype=torch.float64) * cumulative[-1]
             # Strictly above the draw, so that a row without a chance is never hit.
-            pick = int(torch.searchsorted(cumulative, target, right=True).clamp_(max=len(self._rows) - 1))
-            picks.append(pick)
+            picks.append(int(torch.searchsorted(cumulative, target, right=True).clamp_(max=len(self._rows) - 1)))
+        last = torch.tensor([picks[-1] for picks in self._picks])
+        # Both runs at once, because reading the rows is what takes the time.
+        squares = torch.mm(self._rows, self._rows[last].T).mul_(-2).add_(self._squares.unsqueeze(1))
+        squares = squares.add_(self._squares[last]).clamp_(min=0).T.contiguous()
+        squares[torch.arange(_RESTARTS), last] = 0
+        for run, nearer in enumerate(squares < self._away):
+            rows = torch.nonzero(nearer).flatten()
+            self._changes[run].append((rows, squares[run, rows]))
+            self._away[run, rows] = squares[run, rows]
 
 
 def _clean(assignment: Tensor, taken: Tensor, usable: Tensor) -> Tensor:

@@ -73,8 +73,12 @@ def test_centres_of_fewer_clusters_are_the_first_of_more() -> None:
     for count in (2, 9, 30):
         slowly.first(count)
     for one, other in zip(at_once.first(30), slowly.first(30), strict=True):
-        assert torch.equal(one, other)
-        assert len(one.unique(dim=0)) == 30
+        assert all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
+        centers, nearest, away = one
+        assert len(centers.unique(dim=0)) == 30
+        distances = torch.cdist(rows.double(), centers.double())
+        assert torch.equal(distances.argmin(dim=1), nearest)
+        assert torch.allclose(distances.amin(dim=1).square().float(), away, atol=1e-3)
 
 
 def test_what_no_clustering_can_part() -> None:
