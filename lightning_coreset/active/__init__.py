@@ -1,6 +1,7 @@
 """Active learning: what is labelled, what to ask for next, and the way to the annotator and back."""
 
 from lightning_coreset.active.datamodule import ActiveLearningDataModule
+from lightning_coreset.active.detections import Detections
 from lightning_coreset.active.handover import ExportToLabel
 from lightning_coreset.active.loop import ActiveLearningLoop
 from lightning_coreset.active.oracles import Answer, CallableOracle, Cost, DatasetOracle, Oracle, Request
@@ -15,6 +16,7 @@ __all__ = (
     "CallableOracle",
     "Cost",
     "DatasetOracle",
+    "Detections",
     "ExportToLabel",
     "Ingested",
     "LabelledPool",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_coreset.active.checks import check_request
 from lightning_coreset.active.datamodule import ActiveLearningDataModule
+from lightning_coreset.active.detecting import Detect
 from lightning_coreset.active.keeping import RoundKeeper, seeded
 from lightning_coreset.active.oracles import Oracle
 from lightning_coreset.active.pool import LabelledPool
@@ -41,8 +42,8 @@ class ActiveLearningLoop:
         module_factory: Gives the module, called likewise.
         datamodule: The pool.
         query: ``"random"``, ``"k_center"``, ``"entropy"``, ``"margin"``, ``"least_confidence"``, ``"badge"``,
-            ``"equal"``, a method or selector (with the labelled items as ``initial``), or a function that gets a
-            `QueryContext` and returns ids.
+            ``"equal"`` (pixels), ``"ppal"``, ``"box_sum"`` or ``"box_max"`` (boxes); a method or selector (with the
+            labelled items as ``initial``); or a function that gets a `QueryContext` and returns ids.
         oracle: Who answers rounds from 1 on; None is the datamodule's.
         rounds: Rounds in all, round 0 included.
         budget: How much each round from 1 on may label: one number, or one for each of them.
@@ -54,6 +55,8 @@ class ActiveLearningLoop:
         head: Name of the layer whose input are features of `k_center` and `badge`; None finds it.
         forward: Called with the module and a batch of images instead of the module.
         query_batch_size: Rows of every forward pass of a query.
+        detect: Called with the module (in evaluation mode) and a list of items, gives their `Detections`; for the
+            queries on boxes.
 
     Attributes:
         reports: One line for each round: round, images, units, units by class, cost, metric, metrics.
@@ -80,6 +83,7 @@ class ActiveLearningLoop:
         head: str | None = None,
         forward: Callable[[Any, Tensor], Any] | None = None,
         query_batch_size: int = 64,
+        detect: Detect | None = None,
     ) -> None:
         for name, factory in (("trainer_factory", trainer_factory), ("module_factory", module_factory)):
             if not callable(factory):
@@ -110,7 +114,8 @@ class ActiveLearningLoop:
         self.reset = _check_reset(reset)
         self.monitor = monitor
         self.folder = None if folder is None else Path(folder)
-        self.head, self.forward, self.query_batch_size = head, forward, query_batch_size
+        self.head, self.forward, self.detect = head, forward, detect
+        self.query_batch_size = query_batch_size
         self.reports: list[dict[str, Any]] = []
         self.module: LightningModule | None = None
         self.trainer: Trainer | None = None
@@ -274,6 +279,7 @@ class ActiveLearningLoop:
                 head=self.head,
                 forward=self.forward,
                 batch_size=self.query_batch_size,
+                detect=self.detect,
             )
             positions = run_query(self.query, context)
             datamodule.ask(positions, round=round, budget=budget, about=json.loads(json.dumps(self.query.told)))

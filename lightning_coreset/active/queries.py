@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from lightning_coreset.active.badge import badge
 from lightning_coreset.active.choosing import about, label_free_selector, with_reserve
 from lightning_coreset.active.datamodule import ActiveLearningDataModule
+from lightning_coreset.active.detecting import Detect, detect_all
+from lightning_coreset.active.detections import Detections, detection_uncertainty, ppal
 from lightning_coreset.active.outputs import ModelOutputs, Reduce, apart, both, look_at, needed
 from lightning_coreset.active.scores import MEASURES, Measure, equal_score, model_uncertainty
 from lightning_coreset.data.views import random_state_kept
@@ -37,6 +39,7 @@ class QueryContext:
         head: Name of the layer whose input are the features; None finds it.
         forward: Called with the module and a batch of images instead of the module.
         batch_size: Rows of every forward pass.
+        detect: Called with the module and a list of items, gives their `Detections`; for queries on boxes.
     """
 
     datamodule: ActiveLearningDataModule
@@ -48,6 +51,7 @@ class QueryContext:
     head: str | None = None
     forward: Callable[[Any, Tensor], Any] | None = None
     batch_size: int = 64
+    detect: Detect | None = None
 
     @property
     def pool(self) -> Any:
@@ -86,6 +90,25 @@ class QueryContext:
             trainer=self.trainer,
             source=self.datamodule.source,
             num_workers=self.datamodule._workers(),
+            reducer=self.reducer,
+        )
+
+    def detections(self, positions: Tensor | None = None) -> Detections:
+        """What a detector says of images, the unlabelled ones by default; every rank gets all boxes."""
+        if self.detect is None:
+            msg = (
+                "This query looks at boxes: give detect=, a function of module and items that returns Detections, or "
+                "another query."
+            )
+            raise ValueError(msg)
+        return detect_all(
+            self.module,
+            self.detect,
+            self.datamodule._pool_dataset,
+            self.candidates if positions is None else positions,
+            transform=self.datamodule.view_transform(),
+            device=None if self.trainer is None else self.trainer.strategy.root_device,
+            batch_size=self.batch_size,
             reducer=self.reducer,
         )
 
@@ -139,6 +162,21 @@ def query_equal(context: QueryContext) -> Tensor:
     return _highest(context, doubled.rows(score).squeeze(1))
 
 
+def query_ppal(context: QueryContext) -> Tensor:
+    """See `lightning_coreset.active.detections.ppal`; all classes weigh alike."""
+    draws = int(torch.randint(2**31, (1,), generator=seeded_generator(context.seed, "ppal", context.round)))
+    return context.candidates[ppal(context.detections(), context.count, seed=draws)]
+
+
+def box_query(reduce: Literal["sum", "max"]) -> Query:
+    """Images with the largest sum, or maximum, of the entropies of their boxes."""
+
+    def query(context: QueryContext) -> Tensor:
+        return _highest(context, detection_uncertainty(context.detections(), reduce))
+
+    return query
+
+
 def uncertainty_query(measure: Measure) -> Query:
     """Items of which the module is least sure; with logits for each pixel, on the mean."""
 
@@ -161,8 +199,11 @@ def selector_query(selector: Selector) -> Query:
 
 QUERIES: dict[str, Query] = {
     "badge": query_badge,
+    "box_max": box_query("max"),
+    "box_sum": box_query("sum"),
     "equal": query_equal,
     "k_center": query_k_center,
+    "ppal": query_ppal,
     "random": query_random,
     **{measure: uncertainty_query(measure) for measure in MEASURES},
 }

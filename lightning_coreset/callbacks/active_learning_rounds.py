@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_coreset.active.checks import check_request
 from lightning_coreset.active.datamodule import ActiveLearningDataModule
+from lightning_coreset.active.detecting import Detect
 from lightning_coreset.active.oracles import Oracle
 from lightning_coreset.active.queries import QueryContext, resolve_query, run_query
 from lightning_coreset.compat import renew_train_loader, watch_train_loaders
@@ -33,6 +34,7 @@ class ActiveLearningRounds(Callback):
         head: Name of the layer whose input are features of `k_center` and `badge`; None finds it.
         forward: Called with the module and a batch of images instead of the module.
         query_batch_size: Rows of every forward pass of a query.
+        detect: Called with the module and a list of items, gives their `Detections`; for the queries on boxes.
 
     Raises:
         ValueError: Wrong numbers or an unknown query; in ``setup``, nobody who labels.
@@ -54,6 +56,7 @@ class ActiveLearningRounds(Callback):
         head: str | None = None,
         forward: Callable[[Any, Tensor], Any] | None = None,
         query_batch_size: int = 64,
+        detect: Detect | None = None,
     ) -> None:
         check_request(budget, "images", oracle)
         check_whole(every_n_epochs=every_n_epochs, query_batch_size=query_batch_size)
@@ -64,7 +67,8 @@ class ActiveLearningRounds(Callback):
         self.every_n_epochs = every_n_epochs
         self.rounds = rounds
         self.oracle = oracle
-        self.head, self.forward, self.query_batch_size = head, forward, query_batch_size
+        self.head, self.forward, self.detect = head, forward, detect
+        self.query_batch_size = query_batch_size
         self._seen = 0
         self._unwatch: Callable[[], None] | None = None
 
@@ -131,6 +135,7 @@ class ActiveLearningRounds(Callback):
             head=self.head,
             forward=self.forward,
             batch_size=self.query_batch_size,
+            detect=self.detect,
         )
         positions = run_query(self.query, context)
         told = {**self.query.told, "epoch": trainer.current_epoch + 1}

@@ -43,7 +43,7 @@ def match_similarity(
                 if other_label == label
             ]
             cosines = [row @ found / (np.linalg.norm(row) * np.linalg.norm(found)) for found in same]
-            total += score * max(cosines, default=0.0)
+            total += score * max([0.0, *cosines])
             weight += score
         return total / weight if weight else 0.0
 
