@@ -1,8 +1,8 @@
 """A frozen classifier names the thing in a scene that is far wider than its input, with one callback.
 
 A small network learns single handwritten digits (those that ship with scikit-learn, 16 pixels). It is then tested,
-frozen, on scenes of 128 pixels: noise in which one digit occurs a few times, anywhere, among scraps of others. The same
-trainer tests it without and with `RegionRefinement`. With real data in LIGHTNING_CORESET_DATA the network is a ResNet-20
+frozen, on scenes of 128 pixels: noise in which one digit occurs a few times, anywhere, among scraps of others. One
+trainer tests it without and with `RegionRefinement`. With data in LIGHTNING_CORESET_DATA the network is a ResNet-20
 that knows CIFAR-10, and scenes are mosaics of photographs among aerial images.
 
     python examples/08_wide_scenes.py [--scenes 100] [--output wide_scenes.png] [--digits]
