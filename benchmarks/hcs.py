@@ -1,7 +1,7 @@
 """HCS: what regions are worth on wide scenes, against opponents that encode as many pixels; terms, masks, harm.
 
-python -m benchmarks.hcs [--parts measure report segmentation harm cost] [--networks resnet20 resnet32 squeezenet]
-                         [--placements unaligned aligned] [--scenes 150] [--seeds 3] [--quick] [--append]
+python -m benchmarks.hcs [--parts measure report segmentation harm cost transformer] [--scenes 150] [--seeds 3]
+                         [--networks resnet20 resnet32 squeezenet] [--placements unaligned aligned] [--quick] [--append]
 
 ``measure`` keeps what each method said of each scene in the cache, so that runs add up; ``report`` makes the tables.
 """
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from benchmarks.common import data_folder, parser_of, quiet
 from benchmarks.hcs_methods import REFINEMENTS, SCAN_VARIANTS, VARIANTS, opponents, ranks, refinements
+from benchmarks.hcs_more import cost, harm, segmentation, transformer
 from benchmarks.hcs_networks import Memory, Network, load
 from benchmarks.hcs_report import report
 from benchmarks.hcs_scenes import KINDS, PLACEMENTS, greyed, scenes
 from lightning_coreset.regions import HCSConfig, refine
 
+_MORE = {"segmentation": segmentation, "harm": harm, "cost": cost, "transformer": transformer}
 # Scenes of one memory: crops of more would be kept for nothing.
 _TOGETHER = 10
 _MASKED = {
@@ -74,7 +76,7 @@ def measure(given: Any, folder: Path) -> None:
 def main() -> None:
     """The parts that were asked for."""
     parser = parser_of(__doc__)
-    parts = ("measure", "report", "segmentation", "harm", "cost")
+    parts = ("measure", "report", *_MORE)
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet32", "squeezenet"])
     parser.add_argument("--placements", nargs="+", choices=PLACEMENTS, default=PLACEMENTS[::-1])
@@ -98,12 +100,9 @@ def main() -> None:
         measure(given, folder)
     if "report" in given.parts:
         report(given.cache / "hcs", given.append)
-    if {"segmentation", "harm", "cost"} & set(given.parts):
-        from benchmarks import hcs_more
-
-        for part in ("segmentation", "harm", "cost"):
-            if part in given.parts:
-                getattr(hcs_more, part)(folder, given)
+    for part, run in _MORE.items():
+        if part in given.parts:
+            run(folder, given)
 
 
 if __name__ == "__main__":

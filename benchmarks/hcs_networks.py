@@ -27,12 +27,14 @@ class Network:
         features: Images to a map.
         head: Pooled rows to logits.
         tiles: What its scenes are made of.
+        module: Images to logits, where it is one module.
     """
 
     name: str
     features: Callable[[Tensor], Tensor]
     head: Callable[[Tensor], Tensor]
     tiles: Tiles
+    module: nn.Module | None = None
 
     def encode(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and logits."""
@@ -102,14 +104,14 @@ def _resnet(name: str, folder: Path) -> Network:
     def features(images: Tensor) -> Tensor:
         return frozen.layer3(frozen.layer2(frozen.layer1(frozen.bn1(frozen.conv1(images)).relu())))
 
-    images, labels = cifar10_tiles(folder)
+    # Trained on original pixels, the others lose ten points on JPEG.
+    images, labels = cifar10_tiles(folder, lossless=not _WEIGHTS[name].endswith("jpeg"))
     clutter, _, _ = resisc12_tiles(folder, "test", images.shape[2])
-    return Network(
-        f"ResNet-{6 * blocks + 2}, CIFAR-10", features, frozen.linear, Tiles(images, labels, clutter, _KNOWN)
-    )
+    tiles = Tiles(images, labels, clutter, _KNOWN)
+    return Network(f"ResNet-{6 * blocks + 2}, CIFAR-10", features, frozen.linear, tiles, frozen)
 
 
-def _squeezenet(folder: Path, side: int = 64) -> Network:
+def _squeezenet(folder: Path, side: int = 128) -> Network:
     """ImageNet SqueezeNet with a linear layer that was trained on ten of the classes of resisc12."""
     features = example.choose_embedder(folder).eval()
     frozen = features if isinstance(features, nn.Module) else None

@@ -51,10 +51,11 @@ def normalized(images: Tensor) -> Tensor:
     return (images - MEAN) / DEVIATION
 
 
-def cifar10_tiles(folder: Path) -> tuple[Tensor, Tensor]:
-    """All test images ``[10000, 3, 32, 32]`` and their classes."""
-    with np.load(folder / "cifar10" / "cifar10_test.npz") as arrays:
-        data, cut, labels = arrays["jpeg"], arrays["offsets"], arrays["labels"]
+def cifar10_tiles(folder: Path, lossless: bool = False) -> tuple[Tensor, Tensor]:
+    """Test images ``[N, 3, 32, 32]`` and their classes: all 10,000 as JPEG, or 1,017 with their original pixels."""
+    name, prefix, packed = ("lossless_part", "test_", "png") if lossless else ("test", "", "jpeg")
+    with np.load(folder / "cifar10" / f"cifar10_{name}.npz") as arrays:
+        data, cut, labels = (arrays[prefix + part] for part in (packed, "offsets", "labels"))
     pictures = [np.asarray(Image.open(io.BytesIO(data[a:b].tobytes()))) for a, b in itertools.pairwise(cut)]
     return _as_tensor(np.stack(pictures)), torch.tensor(labels.astype(np.int64))
 
