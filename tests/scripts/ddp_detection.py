@@ -29,10 +29,13 @@ def main() -> None:
     )
     trainer.fit(BoxCounter(), datamodule=datamodule)
     chosen = [datamodule.coreset.indices.tolist()]
-    unlabelled = CoresetDataModule(Unlabelled(SceneSet(40)), method="csod", budget=8, proposer=proposer)
-    unlabelled.trainer = trainer
-    unlabelled.setup("fit")
-    chosen.append(unlabelled.coreset.indices.tolist())
+    for method in ("csod", "ofds", "class_balance"):
+        unlabelled = CoresetDataModule(
+            Unlabelled(SceneSet(40)), method=method, budget=40, budget_unit="boxes", proposer=proposer
+        )
+        unlabelled.trainer = trainer
+        unlabelled.setup("fit")
+        chosen.append(unlabelled.coreset.indices.tolist())
     told = {"chosen": chosen, "looked_at": proposer.looked_at}
     Path(root, f"rank_{trainer.global_rank}.json").write_text(json.dumps(told))
 
