@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 
 from lightning_coreset.ops.random import seeded_generator
-from lightning_coreset.ops.rows import accumulator_dtype, first_argmax, row_blocks, row_keys
+from lightning_coreset.ops.rows import first_argmax, row_blocks, row_keys
 
 Search = Literal["gallop", "linear"]
 
 _RESTARTS = 2
 _ITERATIONS = 10
+# A round that lowers the inertia by less than this share is the last one.
+_GAIN = 1e-2
 _GROWTH = 1.05
-_BLOCK_ROWS = 2_048
+# Share of the centres that moved above which all rows look at all of them.
+_MANY = 0.6
+_BLOCK_ROWS = 1_024
 
 
 class CleanClusters(NamedTuple):
@@ -111,7 +115,7 @@ class _Fits:
 
     def assignment(self, clusters: int) -> Tensor:
         if clusters not in self._found:
-            runs = [self._run(start) for start in self._starts.first(clusters)]
+            runs = [self._run(*start) for start in self._starts.first(clusters)]
             # The first of equals.
             self._found[clusters] = min(runs, key=lambda run: run[1])[0]
         return self._found[clusters]
@@ -131,60 +135,106 @@ class _Fits:
         found.sort(key=lambda rows: (-len(rows), int(rows.min())))
         return CleanClusters(found[:wanted], clusters, len(self._found))
 
-    def _run(self, centers: Tensor) -> tuple[Tensor, float]:
-        previous: Tensor | None = None
+    def _run(self, centers: Tensor, nearest: Tensor, away: Tensor) -> tuple[Tensor, float]:
+        """Lloyd's rounds, until they gain next to nothing."""
+        closeness = (self._squares - away) / 2
+        inertia = self._inertia(closeness)
         for _ in range(_ITERATIONS):
-            assignment, closeness = self._assign(centers)
-            if previous is not None and torch.equal(assignment, previous):
+            sums = torch.zeros_like(centers).index_add_(0, nearest, self._rows)
+            counts = torch.bincount(nearest, minlength=len(centers)).unsqueeze(1)
+            moved = torch.where(counts > 0, sums / counts.clamp(min=1), centers)
+            changed = (moved != centers).any(dim=1)
+            centers, before = moved, inertia
+            self._update(centers, changed, nearest, closeness)
+            inertia = self._inertia(closeness)
+            if inertia >= before * (1 - _GAIN):
                 break
-            previous = assignment
-            sums = torch.zeros(centers.shape, dtype=accumulator_dtype(centers.device))
-            sums.index_add_(0, assignment, self._rows.to(sums.dtype))
-            counts = torch.bincount(assignment, minlength=len(centers)).unsqueeze(1)
-            centers = torch.where(counts > 0, (sums / counts.clamp(min=1)).float(), centers)
-        return assignment, float((self._squares - closeness).sum(dtype=torch.float64))
+        return nearest, inertia
 
-    def _assign(self, centers: Tensor) -> tuple[Tensor, Tensor]:
-        """Nearest centre of each row, and the part of its squared distance that hangs on the centre, negated."""
-        nearest = torch.empty(len(self._rows), dtype=torch.int64)
-        closeness = torch.empty(len(self._rows))
-        half = (centers * centers).sum(dim=1) / 2
-        scores = torch.empty(min(len(self._rows), _BLOCK_ROWS + 64), len(centers))
-        for part in row_blocks(len(self._rows), _BLOCK_ROWS):
-            rows = self._rows[part]
-            block = torch.addmm(half, rows, centers.T, beta=-1, out=scores[: len(rows)])
-            nearest[part] = first_argmax(block, dim=1)
-            closeness[part] = 2 * block.gather(1, nearest[part].unsqueeze(1)).squeeze(1)
-        return nearest, closeness
+    def _update(self, centers: Tensor, changed: Tensor, nearest: Tensor, closeness: Tensor) -> None:
+        """Assign rows anew, where some centres have moved."""
+        everything, all_centers = torch.arange(len(nearest)), torch.arange(len(centers))
+        few = torch.nonzero(changed).flatten()
+        if len(few) > _MANY * len(centers):
+            self._look(everything, all_centers, centers, nearest, closeness)
+            return
+        own = torch.nonzero(changed[nearest]).flatten()
+        at = centers[nearest[own]]
+        now = (self._rows[own] * at).sum(dim=1) - (at * at).sum(dim=1) / 2
+        # Nearer to its own centre than before, a row need not look at those that did not move.
+        again = torch.zeros(len(nearest), dtype=torch.bool)
+        again[own[now < closeness[own]]] = True
+        closeness[own] = now
+        self._look(everything[again], all_centers, centers, nearest, closeness)
+        self._look(everything[~again], few, centers, nearest, closeness, keep=True)
+
+    def _look(
+        self, rows: Tensor, which: Tensor, centers: Tensor, nearest: Tensor, closeness: Tensor, *, keep: bool = False
+    ) -> None:
+        """The nearest of some centres for some rows; with ``keep`` only where it is nearer than what was known."""
+        if not len(rows) or not len(which):
+            return
+        some = centers[which]
+        half = (some * some).sum(dim=1) / 2
+        whole = len(rows) == len(self._rows)
+        for part in row_blocks(len(rows), _BLOCK_ROWS):
+            at = rows[part]
+            scores = torch.mm(self._rows[part] if whole else self._rows[at], some.T).sub_(half)
+            best = first_argmax(scores, dim=1)
+            found = scores.gather(1, best.unsqueeze(1)).squeeze(1)
+            if keep:
+                better = found > closeness[at]
+                at, best, found = at[better], best[better], found[better]
+            nearest[at], closeness[at] = which[best], found
+
+    def _inertia(self, closeness: Tensor) -> float:
+        return float((self._squares - 2 * closeness).sum(dtype=torch.float64))
 
 
 class _Starts:
-    """K-means++ centres of two runs, drawn once: those of fewer clusters are the first of those of more."""
+    """K-means++ centres of two runs, drawn once: those of fewer clusters are the first of those of more.
+
+    Drawing tells every row's nearest centre; what each draw changed is kept, so that none is looked for again.
+    """
 
     def __init__(self, rows: Tensor, squares: Tensor, seed: int) -> None:
         self._rows, self._squares = rows, squares
         self._generators = [seeded_generator(seed, "clean clusters", run) for run in range(_RESTARTS)]
-        self._picks = [[int(torch.randint(len(rows), (1,), generator=draw))] for draw in self._generators]
-        self._nearest: Tensor | None = None
+        self._picks: list[list[int]] = [[] for _ in self._generators]
+        self._changes: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self._generators]
+        self._away = torch.full((_RESTARTS, len(rows)), torch.inf)
 
-    def first(self, clusters: int) -> list[Tensor]:
+    def first(self, clusters: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Centres ``[k, d]`` of each run, the nearest one of each row ``[n]``, and its squared distance ``[n]``."""
         while len(self._picks[0]) < clusters:
             self._draw()
-        return [self._rows[picks[:clusters]] for picks in self._picks]
+        found = []
+        for picks, changes in zip(self._picks, self._changes, strict=True):
+            nearest = torch.zeros(len(self._rows), dtype=torch.int64)
+            away = torch.zeros(len(self._rows))
+            for number, (rows, distances) in enumerate(changes[:clusters]):
+                nearest[rows], away[rows] = number, distances
+            found.append((self._rows[picks[:clusters]], nearest, away))
+        return found
 
     def _draw(self) -> None:
-        last = torch.tensor([picks[-1] for picks in self._picks])
-        # Both runs at once, because reading the rows is what takes the time.
-        squares = self._squares.unsqueeze(1) + self._squares[last] - 2 * (self._rows @ self._rows[last].T)
-        squares = squares.clamp_(min=0).T.contiguous()
-        self._nearest = squares if self._nearest is None else torch.minimum(self._nearest, squares, out=self._nearest)
         for run, (picks, draw) in enumerate(zip(self._picks, self._generators, strict=True)):
-            self._nearest[run, picks[-1]] = 0
-            cumulative = self._nearest[run].cumsum(0, dtype=torch.float64)
+            if not picks:
+                picks.append(int(torch.randint(len(self._rows), (1,), generator=draw)))
+                continue
+            cumulative = self._away[run].cumsum(0, dtype=torch.float64)
             target = torch.rand(1, generator=draw, dtype=torch.float64) * cumulative[-1]
             # Strictly above the draw, so that a row without a chance is never hit.
-            pick = int(torch.searchsorted(cumulative, target, right=True).clamp_(max=len(self._rows) - 1))
-            picks.append(pick)
+            picks.append(int(torch.searchsorted(cumulative, target, right=True).clamp_(max=len(self._rows) - 1)))
+        last = torch.tensor([picks[-1] for picks in self._picks])
+        # Both runs at once, because reading the rows is what takes the time.
+        squares = torch.mm(self._rows, self._rows[last].T).mul_(-2).add_(self._squares.unsqueeze(1))
+        squares = squares.add_(self._squares[last]).clamp_(min=0).T.contiguous()
+        squares[torch.arange(_RESTARTS), last] = 0
+        for run, nearer in enumerate(squares < self._away):
+            rows = torch.nonzero(nearer).flatten()
+            self._changes[run].append((rows, squares[run, rows]))
+            self._away[run, rows] = squares[run, rows]
 
 
 def _clean(assignment: Tensor, taken: Tensor, usable: Tensor) -> Tensor:

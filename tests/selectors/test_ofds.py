@@ -230,7 +230,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "slack": ({"slack": 0.5}, "slack=0.5 is not accepted"),
     "k_search": ({"k_search": "binary"}, "k_search='binary' is not accepted"),
     "classes": ({"per_class": True}, "per_class=True is not accepted by 'ofds'"),
-    "no features": ({"objects": replace(LABELLED, features=None)}, "'ofds' compares objects and these have no features"),
+    "no features": ({"objects": replace(LABELLED, features=None)}, "'ofds' compares objects and these have no"),
     "no proposal": ({"objects": Objects([], [], [], num_images=5)}, "none of 5 images has any"),
     "all below": ({"objects": PROPOSED, "threshold": 1.0}, "No proposal of .* has threshold=1.0"),
     "no objects": ({"objects": None}, "'ofds' needs objects and got none|not accepted for a pool without objects"),

@@ -160,7 +160,7 @@ def test_free_images_are_taken_only_until_one_does_not_fit() -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unit": ({"budget_unit": "pixels"}, "budget_unit='pixels' is not accepted: give one of 'images', 'boxes', 'masks'"),
     "below one image": ({"budget": 1, "objects": "dear"}, "budget=1 boxes is less than the cheapest image has .3."),
-    "above the pool": ({"budget": 10_000}, "budget=10000 boxes is more than the images that may be picked have .*ask for"),
+    "above the pool": ({"budget": 10_000}, "budget=10000 boxes is more than the images that may be .*ask for"),
     "half a box": ({"budget": 2.5}, "budget=2.5 is not accepted: give a whole number"),
     "ratio": ({"budget": None, "ratio": 1.5}, "ratio=1.5 is not accepted"),
     "both": ({"ratio": 0.5}, "Exactly one of ratio and budget"),
@@ -179,7 +179,7 @@ def test_bad_input_is_told_in_one_line(case: str) -> None:
     tables = {"dear": dear, "fewer": crowded_pool(3, 2)}
     objects = given.pop("objects", OBJECTS)
     with pytest.raises(ValueError, match=message) as raised:
-        select(Pool(FEATURES, objects=tables.get(objects, None) if isinstance(objects, str) else objects),
+        select(Pool(FEATURES, objects=tables.get(objects) if isinstance(objects, str) else objects),
                method="random", **given)  # fmt: skip
     assert "\n" not in str(raised.value)
 
