@@ -25,7 +25,6 @@ from lightning_coreset.detection import Objects, TorchvisionProposer
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-STRIDE = 4
 BATCH_SIZE = 16
 
 
@@ -40,18 +39,14 @@ class Stacked(nn.Module):
 class SmallDetector(pl.LightningModule):
     """Objects as points (Zhou et al. 2019): each cell says which class is centred there, and how far its edges are."""
 
+    stride = 4
+
     def __init__(self, classes: int, *, width: int = 48, rare: Sequence[int] = (), seed: int = 0) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.transform = Stacked()
-            self.backbone = nn.Sequential(
-                *self._step(3, 16, stride=2),
-                *self._step(16, 32, stride=2),
-                *self._step(32, width),
-                *self._step(width, width),
-                *self._step(width, width),
-            )
+            self.backbone = self.built(width)
             self.centers = nn.Conv2d(width, classes, 1)
             self.edges = nn.Conv2d(width, 4, 1)
         # Few cells are centres: learning begins from there.
@@ -59,6 +54,20 @@ class SmallDetector(pl.LightningModule):
         self.classes = classes
         self.rare = list(rare)
         self.metric: Any = None
+
+    def built(self, width: int) -> nn.Module:
+        """From images to a map of one cell for ``stride`` pixels."""
+        return nn.Sequential(
+            *self._step(3, 16, stride=2),
+            *self._step(16, 32, stride=2),
+            *self._step(32, width),
+            *self._step(width, width),
+            *self._step(width, width),
+        )
+
+    def prepared(self, image: Tensor) -> Tensor:
+        """An image as it is stored, in [0, 1]."""
+        return image.float() / 255
 
     @staticmethod
     def _step(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
@@ -68,21 +77,21 @@ class SmallDetector(pl.LightningModule):
         """Boxes, labels (from 1) and scores of each image ``[3, H, W]`` in [0, 1], the best 100."""
         listed, _ = self.transform(images)
         chances, edges = self._look(listed.tensors)
-        return [self._decoded(*one, image) for *one, image in zip(chances, edges, images, strict=True)]
+        return [self._decoded(*one) for one in zip(chances, edges, strict=True)]
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.backbone(images)
-        return self.centers(maps).sigmoid(), nn.functional.softplus(self.edges(maps)) * 8
+        return self.centers(maps).sigmoid(), nn.functional.softplus(self.edges(maps)) * 2 * self.stride
 
-    def _decoded(self, chances: Tensor, edges: Tensor, image: Tensor) -> dict[str, Tensor]:
+    def _decoded(self, chances: Tensor, edges: Tensor) -> dict[str, Tensor]:
         # The highest cell of each neighbourhood.
         peaks = chances * (nn.functional.max_pool2d(chances[None], 3, 1, 1)[0] == chances)
         scores, places = peaks.flatten().topk(min(200, peaks.numel()))
         rows, columns = chances.shape[1:]
         labels, cells = places // (rows * columns), places % (rows * columns)
-        y, x = (cells // columns + 0.5) * STRIDE, (cells % columns + 0.5) * STRIDE
+        y, x = (cells // columns + 0.5) * self.stride, (cells % columns + 0.5) * self.stride
         left, top, right, bottom = edges.flatten(1)[:, cells]
-        height, width = image.shape[-2:]
+        height, width = rows * self.stride, columns * self.stride
         boxes = torch.stack([x - left, y - top, x + right, y + bottom], dim=1)
         boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
         kept = batched_nms(boxes, scores, labels, 0.5)[:100]
@@ -91,14 +100,14 @@ class SmallDetector(pl.LightningModule):
     def training_step(self, batch: tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]) -> Tensor:
         """Focal loss of the centres, absolute error of the edges."""
         images, targets = batch
-        chances, edges = self._look(torch.stack([image.float() / 255 for image in images]))
-        wanted, distances, centers = _drawn(targets, chances.shape)
+        chances, edges = self._look(torch.stack([self.prepared(image) for image in images]))
+        wanted, distances, centers = _drawn(targets, chances.shape, self.stride)
         chances = chances.clamp(1e-4, 1 - 1e-4)
         right = (wanted == 1) * (1 - chances) ** 2 * chances.log()
         wrong = (wanted < 1) * (1 - wanted) ** 4 * chances**2 * (1 - chances).log()
         count = max(1, int(centers.sum()))
         missed = (nn.functional.l1_loss(edges, distances, reduction="none") * centers[:, None]).sum()
-        return -(right + wrong).sum() / count + 0.05 * missed / count
+        return -(right + wrong).sum() / count + 0.2 / self.stride * missed / count
 
     def on_test_epoch_start(self) -> None:
         """A fresh metric; its backend is in the extra ``[detection]``."""
@@ -107,7 +116,7 @@ class SmallDetector(pl.LightningModule):
     def test_step(self, batch: tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]) -> None:
         """Compare with what people drew."""
         images, targets = batch
-        self.metric.update(self([image.float() / 255 for image in images]), list(targets))
+        self.metric.update(self([self.prepared(image) for image in images]), list(targets))
 
     def on_test_epoch_end(self) -> None:
         """AP at an overlap of 0.5, over all classes and over the rare ones."""
@@ -126,7 +135,7 @@ class SmallDetector(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _drawn(targets: Sequence[dict[str, Tensor]], shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def _drawn(targets: Sequence[dict[str, Tensor]], shape: Sequence[int], stride: int) -> tuple[Tensor, Tensor, Tensor]:
     """Maps to learn: soft centres ``[B, C, h, w]``, distances to the edges ``[B, 4, h, w]``, cells with an object."""
     wanted = torch.zeros(*shape)
     distances = torch.zeros(shape[0], 4, *shape[2:])
@@ -134,15 +143,15 @@ def _drawn(targets: Sequence[dict[str, Tensor]], shape: Sequence[int]) -> tuple[
     y, x = torch.meshgrid(torch.arange(shape[2]), torch.arange(shape[3]), indexing="ij")
     for place, target in enumerate(targets):
         for box, label in zip(target["boxes"].as_subclass(Tensor), target["labels"].tolist(), strict=True):
-            middle = ((box[:2] + box[2:]) / 2 / STRIDE).long().clamp(max=torch.tensor([shape[3] - 1, shape[2] - 1]))
-            radius = float(((box[2:] - box[:2]) / STRIDE).mean()) / 6 + 0.3
+            middle = ((box[:2] + box[2:]) / 2 / stride).long().clamp(max=torch.tensor([shape[3] - 1, shape[2] - 1]))
+            radius = float(((box[2:] - box[:2]) / stride).mean()) / 6 + 0.3
             soft = torch.exp(-((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / (2 * radius**2))
             torch.maximum(wanted[place, label - 1], soft, out=wanted[place, label - 1])
             wanted[place, label - 1, middle[1], middle[0]] = 1.0
             # The cells beside the middle learn the edges too.
             for row in range(max(0, int(middle[1]) - 1), min(shape[2], int(middle[1]) + 2)):
                 for column in range(max(0, int(middle[0]) - 1), min(shape[3], int(middle[0]) + 2)):
-                    here = torch.tensor([column + 0.5, row + 0.5]) * STRIDE
+                    here = torch.tensor([column + 0.5, row + 0.5]) * stride
                     distances[place, :, row, column] = torch.cat([here - box[:2], box[2:] - here]).clamp(min=0)
                     centers[place, row, column] = 1.0
     return wanted, distances, centers
