@@ -66,6 +66,35 @@ def test_any_place_of_a_monotone_row_is_found() -> None:
             assert module._first_success(succeeds, last, "linear") == first
 
 
+def test_places_are_tried_with_doubling_steps_and_then_halved() -> None:
+    tried: list[int] = []
+    module._first_success(lambda place: tried.append(place) or place >= 23, 60, "gallop")  # type: ignore[func-returns-value]
+    assert tried == [0, 1, 3, 7, 15, 31, 23, 19, 21, 22]
+
+
+@pytest.mark.parametrize("many", [0.6, 2.0])
+def test_rounds_that_look_at_what_moved_are_plain_rounds(many: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lloyd's rounds in double precision over all centres give the same clusters."""
+    monkeypatch.setattr(module, "_MANY", many)
+    for seed in range(5):
+        rows, _ = clouds([80, 60, 50], seed=seed)
+        fits = module._Fits(rows, *masks(190, 0.1), seed)
+        for centers, nearest, away in fits._starts.first(12):
+            found, inertia = fits._run(centers, nearest, away)
+            points, middle = rows.double(), centers.double()
+            before = float(torch.cdist(points, middle).amin(dim=1).square().sum())
+            labels = torch.cdist(points, middle).argmin(dim=1)
+            for _ in range(10):
+                middle = torch.stack([points[labels == label].mean(dim=0) for label in range(12)])
+                labels = torch.cdist(points, middle).argmin(dim=1)
+                after = float(torch.cdist(points, middle).amin(dim=1).square().sum())
+                if after >= before * 0.99:
+                    break
+                before = after
+            assert torch.equal(found, labels)
+            assert inertia == pytest.approx(after, rel=1e-4)
+
+
 def test_centres_of_fewer_clusters_are_the_first_of_more() -> None:
     rows = normal_rows(80)
     squares = (rows * rows).sum(dim=1)
