@@ -1,5 +1,6 @@
 """The numbered scripts run, each in its quick form."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -11,12 +12,23 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if re.match(r"\d\d_", path.name))
 
+NO_METRIC = "faster-coco-eval is not installed: the extra [detection]"
+
 # Arguments that make a script quick; where it reads real data, it is marked so.
 QUICK = [
     pytest.param("00_digits.py", ["--steps=5", "--seeds=1", "--output=digits.png"], id="00_digits"),
     # On scikit-learn's digits where LIGHTNING_CORESET_DATA is not set.
     pytest.param("01_cifar10.py", ["--quick", "--steps=5", "--ratios", "0.3"], id="01_cifar10"),
     pytest.param("02_dq_v2.py", ["--quick", "--output=dq_v2.png", "--cache=cache"], id="02_dq_v2"),
+    *(
+        pytest.param(
+            f"{name}.py",
+            ["--pool=150", "--steps=30", f"--budget={budget}", "--output=boxes.png"],
+            id=name,
+            marks=pytest.mark.skipif(importlib.util.find_spec("faster_coco_eval") is None, reason=NO_METRIC),
+        )
+        for name, budget in (("05_csod", 20), ("06_ofds", 80), ("07_autolabels", 80))
+    ),
 ]
 
 
