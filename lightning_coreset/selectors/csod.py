@@ -17,6 +17,7 @@ from lightning_coreset.selectors.object_rows import (
     ObjectRows,
     capped,
     check_object_features,
+    kept,
     means_of,
     rows_of,
     usable,
@@ -100,7 +101,7 @@ class CSOD(DetectionSelector, name="csod"):
     def select_group(self, group: Group) -> Picks:
         """The rotation over the classes, then random images where that is asked for."""
         objects, purse = group.shown, group.wallet
-        objects = objects.where(usable(objects))
+        objects = kept(objects, usable(objects))
         rows = self._rows(objects, group.seed)
         classes = objects.num_classes
         showing = torch.zeros(classes, dtype=torch.int64)
@@ -161,10 +162,10 @@ class CSOD(DetectionSelector, name="csod"):
             rows = means_of(objects, normalize_objects=self.normalize_objects)
         if self.sample_per_class is None:
             return rows
-        kept = torch.zeros(len(rows.images), dtype=torch.bool)
+        drawn_rows = torch.zeros(len(rows.images), dtype=torch.bool)
         for label in rows.classes.unique().tolist():
             places = torch.nonzero(rows.classes == label).flatten()
             images = rows.images[places].unique()
             drawn = torch.randperm(len(images), generator=seeded_generator(seed, "csod sample", label))
-            kept[places] = torch.isin(rows.images[places], images[drawn[: self.sample_per_class]])
-        return capped(rows, kept)
+            drawn_rows[places] = torch.isin(rows.images[places], images[drawn[: self.sample_per_class]])
+        return capped(rows, drawn_rows)

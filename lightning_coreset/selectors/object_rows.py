@@ -40,6 +40,11 @@ def check_object_features(name: str, objects: Objects) -> None:
         raise ValueError(msg)
 
 
+def kept(objects: Objects, mask: Tensor) -> Objects:
+    """The objects of a mask ``[M]``, without a copy where it holds all."""
+    return objects if bool(mask.all()) else objects.where(mask)
+
+
 def rows_of(objects: Objects) -> ObjectRows:
     """One row for each object, as it is."""
     assert objects.features is not None
@@ -60,10 +65,8 @@ def means_of(objects: Objects, *, normalize_objects: bool = False) -> ObjectRows
         rows.classes * objects.num_images + rows.images, return_inverse=True, return_counts=True
     )
     # The length goes anyway, so a sum is as good as a mean. Rows of a cell stand together, which keeps the order fixed.
-    sums = torch.zeros(len(cells), features.shape[1], dtype=torch.float64).index_add_(0, place, features.double())
-    return ObjectRows(
-        normalize_rows(sums / sizes.unsqueeze(1)), cells % objects.num_images, cells // objects.num_images
-    )
+    sums = torch.zeros(len(cells), features.shape[1]).index_add_(0, place, features).div_(sizes.unsqueeze(1))
+    return ObjectRows(normalize_rows(sums), cells % objects.num_images, cells // objects.num_images)
 
 
 def capped(rows: ObjectRows, kept: Tensor) -> ObjectRows:

@@ -126,7 +126,7 @@ def run(selector: "Selector", request: Request, total: int, purse: Purse | None 
             pool_size=wide.size,
             reducer=reducer if shard_rows else None,
             memory_limit=limit,
-            objects=None if purse is None or request.objects is None else request.objects.subset(positions),
+            objects=None if purse is None else _in_order(request.objects, positions),
             purse=None if purse is None else Purse(purse.charges[positions], purse.total, purse.overshoot),
             estimated=None if purse is None else request.charges.estimated[positions],
             charged_by=request.charges.source,
@@ -156,6 +156,13 @@ def run(selector: "Selector", request: Request, total: int, purse: Purse | None 
     notes = {name: value for found in everything.values() for name, value in found.told.items()}
     sizes = [len(members[label]) for label in sorted(everything)]
     return Answer(merged, resolved | wide.resolved, notes, sizes)
+
+
+def _in_order(objects: Objects | None, positions: Tensor) -> Objects | None:
+    """The objects of all images in another order, without a copy where it is their own."""
+    if objects is None or torch.equal(positions, torch.arange(objects.num_images)):
+        return objects
+    return objects.subset(positions)
 
 
 def _number_of_classes(request: Request) -> int | None:
