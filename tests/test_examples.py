@@ -17,6 +17,9 @@ QUICK = [
     # On scikit-learn's digits where LIGHTNING_CORESET_DATA is not set.
     pytest.param("01_cifar10.py", ["--quick", "--steps=5", "--ratios", "0.3"], id="01_cifar10"),
     pytest.param("02_dq_v2.py", ["--quick", "--output=dq_v2.png", "--cache=cache"], id="02_dq_v2"),
+    pytest.param("08_wide_scenes.py", ["--digits", "--steps=20", "--scenes=4"], id="08_wide_scenes"),
+    pytest.param("09_prompts.py", ["--digits", "--steps=5", "--scenes=4"], id="09_prompts"),
+    pytest.param("10_segmentation.py", ["--digits", "--steps=5", "--scenes=4"], id="10_segmentation"),
 ]
 
 
