@@ -91,6 +91,13 @@ def _drawn(images: Tensor, count: int) -> Tensor:
     return images[torch.randint(len(images), (count,))]
 
 
+def with_map(vision: nn.Sequential, text: Tensor, side: int) -> Adapter:
+    """The model with its prompts, and the map that its image encoder pools, so that scenes can be scanned."""
+    adapter = clip_adapter(vision, text, SCALE, input_size=side)
+    # Behind the map: a mean, a flattening, a linear layer.
+    return adapter.replace(features=vision[:-3], head=lambda rows: adapter.head(vision[-1](rows)))
+
+
 def digits_world(
     steps: int, scenes: int
 ) -> tuple[Adapter, Tensor, Tensor, tuple[str, ...], Callable[[Tensor], Tensor]]:
@@ -103,7 +110,7 @@ def digits_world(
     with torch.no_grad():
         features = mean_over_templates(text, DIGITS, ["a photo of the digit {}", "the digit {}"])
     images, truth = before.digit_scenes(tiles[1200:], labels[1200:], scenes)
-    return clip_adapter(vision, features, SCALE, input_size=before.SIDE), images, truth, DIGITS, lambda shown: shown
+    return with_map(vision, features, before.SIDE), images, truth, DIGITS, lambda shown: shown
 
 
 def real_world(
@@ -123,8 +130,7 @@ def real_world(
     clutter, _, _ = mosaics.resisc12_tiles(folder, "test", 32)
     tiles = mosaics.Tiles(objects[5000:], kinds[5000:], clutter, 10)
     wide, truth = mosaics.scenes(tiles, "open", "unaligned", 0, scenes)
-    adapter = clip_adapter(vision, features, SCALE, input_size=32)
-    return adapter, wide, truth, OBJECTS, lambda shown: shown * mosaics.DEVIATION + mosaics.MEAN
+    return with_map(vision, features, 32), wide, truth, OBJECTS, lambda shown: shown * mosaics.DEVIATION + mosaics.MEAN
 
 
 def main() -> None:
@@ -150,18 +156,20 @@ def main() -> None:
         images = nn.functional.interpolate(images, scale_factor=7 * adapter.input_size[0] / images.shape[2])
 
     ways = {
-        "crops, surest": HCSConfig(),
-        "crops, widest margin": HCSConfig(loss="prompt"),
-        "coarse to fine": HCSConfig(search="hierarchical"),
-        "coarse to fine, features fused": HCSConfig(search="hierarchical", fuse="feature"),
+        "crops, surest": HCSConfig(engine="crop"),
+        "crops, widest margin": HCSConfig(engine="crop", loss="prompt"),
+        "scan of the encoder's map": HCSConfig(engine="scan"),
+        "scan, widest margin": HCSConfig(engine="scan", loss="prompt"),
     }
-    print(f"prompts for {', '.join(names)}\n{'looked at':32} {'accuracy %':>10} {'forwards':>9}")
-    whole: float | None = None
+    if adapter.features is None:
+        ways = {title: config for title, config in ways.items() if config.engine == "crop"}
+    print(f"prompts for {', '.join(names)}\n{'looked at':32} {'accuracy %':>10} {'inputs':>7}")
     for title, config in ways.items():
         found = refine(images, adapter, config, labels=truth)
-        whole, after = found.accuracy()
-        print(f"{title:32} {100 * after:10.1f} {found.n_forwards:9}")
-    print(f"{'the whole view':32} {100 * (whole or 0):10.1f} {1:9}")
+        after = found.accuracy()[1]
+        print(f"{title:32} {100 * after:10.1f} {found.n_pixels:7.0f}")
+    whole = refine(images, adapter, HCSConfig(engine="crop"), labels=truth).accuracy()[0]
+    print(f"{'the whole view':32} {100 * whole:10.1f} {1:7}")
     shown = images[:3]
     figure = draw_refinement(shown, refine(shown, adapter, HCSConfig()), class_names=names, labels=truth, to_rgb=to_rgb)
     figure.savefig(given.output, dpi=110)

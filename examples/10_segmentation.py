@@ -1,8 +1,8 @@
 """A frozen segmenter sees more of a wide scene: a few regions are looked at again and pasted into the whole view's map.
 
 A small U-Net with an input of 32 pixels learns to outline handwritten digits (those that ship with scikit-learn) in
-scenes of 128 pixels. Shrunk to its input, digits melt away; `RegionRefinement` looks again at regions, here by a loss of
-one's own (the least background), while the user's test step computes its metric as ever. With LIGHTNING_CORESET_DATA
+scenes of 128 pixels. Shrunk to its input, digits melt away; `RegionRefinement` looks again at regions, here by a loss
+of one's own (the least background), while the user's test step computes its metric as ever. With LIGHTNING_CORESET_DATA
 the scenes are streets of CamVid, where things are large and the gain is small; see benchmarks/RESULTS.md.
 
     python examples/10_segmentation.py [--steps 400] [--output segmentation.png] [--digits]
