@@ -67,9 +67,9 @@ def digit_tiles() -> tuple[Tensor, Tensor]:
     return nn.functional.interpolate(small, (SIDE, SIDE), mode="bilinear").repeat(1, 3, 1, 1), torch.tensor(labels)
 
 
-def digit_scenes(tiles: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Scenes ``[count, 3, 128, 128]`` in which one digit occurs four times among scraps of digits, and which it is."""
-    generator = torch.Generator().manual_seed(1)
+def digit_scenes(tiles: Tensor, labels: Tensor, count: int, seed: int = 1, things: int = 4) -> tuple[Tensor, Tensor]:
+    """Scenes ``[count, 3, 128, 128]`` in which one digit occurs a few times among scraps of digits, and which it is."""
+    generator = torch.Generator().manual_seed(seed)
 
     def draw(below: int) -> int:
         return int(torch.randint(below, (1,), generator=generator))
@@ -84,7 +84,7 @@ def digit_scenes(tiles: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Ten
                 scene[:, y : y + 8, x : x + 8], scrap[:, a : a + 8, b : b + 8]
             )
         own = torch.nonzero(labels == label).flatten()
-        for _ in range(4):
+        for _ in range(things):
             y, x = draw(WIDE - SIDE), draw(WIDE - SIDE)
             scene[:, y : y + SIDE, x : x + SIDE] = tiles[own[draw(len(own))]]
     return scenes, truth
@@ -111,13 +111,22 @@ def quiet_trainer(**settings: Any) -> pl.Trainer:
 
 
 def trained_on_digits(tiles: Tensor, labels: Tensor, steps: int) -> Frozen:
-    """A network that knows single digits, and scraps and noise as well as nothing."""
+    """A network that knows single digits, and that scraps of them are none: there it learns to be unsure."""
     pl.seed_everything(0, verbose=False)
     module = Frozen(small_network(), SIDE)
     noisy = torch.maximum(tiles, torch.rand(tiles.shape) * 0.3)
-    trainer = quiet_trainer(max_steps=steps, max_epochs=-1)
-    trainer.fit(module, DataLoader(TensorDataset(noisy, labels), batch_size=64, shuffle=True))
+    scraps = backgrounds(tiles, labels)
+    shares = torch.cat([nn.functional.one_hot(labels, 10).float(), torch.full((len(scraps), 10), 0.1)])
+    loader = DataLoader(TensorDataset(torch.cat([noisy, scraps]), shares), batch_size=64, shuffle=True)
+    quiet_trainer(max_steps=steps, max_epochs=-1).fit(module, loader)
     return module
+
+
+def backgrounds(tiles: Tensor, labels: Tensor) -> Tensor:
+    """Parts of scenes without a digit ``[N, 3, 16, 16]``."""
+    scenes, _ = digit_scenes(tiles, labels, 10, seed=2, things=0)
+    parts = nn.functional.unfold(scenes, SIDE, stride=SIDE).mT.reshape(-1, 3, SIDE, SIDE)
+    return parts[torch.randperm(len(parts))[:600]]
 
 
 def main() -> None:

@@ -29,6 +29,9 @@ QUICK = [
         )
         for name, budget in (("05_csod", 20), ("06_ofds", 80), ("07_autolabels", 80))
     ),
+    pytest.param("08_wide_scenes.py", ["--digits", "--steps=20", "--scenes=4"], id="08_wide_scenes"),
+    pytest.param("09_prompts.py", ["--digits", "--steps=5", "--scenes=4"], id="09_prompts"),
+    pytest.param("10_segmentation.py", ["--digits", "--steps=5", "--scenes=4"], id="10_segmentation"),
 ]
 
 
