@@ -17,6 +17,10 @@ QUICK = [
     # On scikit-learn's digits where LIGHTNING_CORESET_DATA is not set.
     pytest.param("01_cifar10.py", ["--quick", "--steps=5", "--ratios", "0.3"], id="01_cifar10"),
     pytest.param("02_dq_v2.py", ["--quick", "--output=dq_v2.png", "--cache=cache"], id="02_dq_v2"),
+    pytest.param(
+        "11_active_learning.py", ["--rounds=2", "--budget=15", "--epochs=2", "--folder=runs"], id="11_active_learning"
+    ),
+    pytest.param("12_labels_there_and_back.py", ["--epochs=2", "--folder=to_label"], id="12_labels_there_and_back"),
 ]
 
 
