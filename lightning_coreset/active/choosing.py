@@ -31,11 +31,15 @@ class UnlabelledRun(SelectionRun):
         initial: Positions that count as chosen ``[m]``.
         forbidden: Positions that may not be chosen ``[f]``.
         pseudo_classes: Clusters that stand in for classes; 0 for none.
+        objects: What the images show, as far as anybody proposed it; for methods that choose by it.
+        unit: What the budget counts; other units than images need objects.
     """
 
     initial: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     forbidden: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     pseudo_classes: int = 0
+    objects: Any = None
+    unit: str = "images"
 
     def prepare(self) -> None:
         """Make the keys, and refuse what cannot work, before any work starts.
@@ -60,8 +64,9 @@ class UnlabelledRun(SelectionRun):
         if self.pseudo_classes:
             features = embed_everything(size, self._embed, self.reducer)
             labels = pseudo_classes(features, self.pseudo_classes, seed=self.seed)
-        pool = Pool(features=features, labels=labels, size=size)
+        pool = Pool(features=features, labels=labels, objects=self.objects, size=size)
         assert self.budget is not None
+        in_units: dict[str, Any] = {} if self.unit == "images" else {"budget_unit": self.unit}
         return self.selector.select(
             pool,
             self.budget,
@@ -69,6 +74,7 @@ class UnlabelledRun(SelectionRun):
             initial=self.initial,
             forbidden=self.forbidden,
             context=self._context(),
+            **in_units,
         )
 
 

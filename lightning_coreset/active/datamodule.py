@@ -55,7 +55,7 @@ class ActiveLearningDataModule(PooledDataModule):
         pseudo_classes: Give the selector k-means clusters of the embeddings as classes. Methods that need classes get
             them anyway.
         num_classes: How many clusters (default ``round(sqrt(N / 2))``, at most 100); given, there are pseudo-classes.
-        proposer: What proposes objects, for methods that choose by what images show.
+        proposer: What the images show, as `Objects` of the whole pool, for methods that choose by it.
         features: What embeds images for selectors, as in `CoresetDataModule`.
         features_transform: Image transform of that pass, instead of the extractor's own.
         transform: Image transform of the pool loader and of queries, instead of the validation dataset's.
@@ -194,7 +194,7 @@ class ActiveLearningDataModule(PooledDataModule):
             budget: How much may be labelled.
             budget_unit: What the budget counts.
             oracle: Who answers; None is the datamodule's.
-            proposer: What proposes objects; None is the datamodule's.
+            proposer: What the images show, as `Objects` of the whole pool; None is the datamodule's.
             initial_args: Arguments of the method.
 
         Returns:
@@ -211,14 +211,15 @@ class ActiveLearningDataModule(PooledDataModule):
             raise ValueError(msg)
         check_request(budget, budget_unit, oracle)
         selector = label_free_selector(initial, initial_args)
-        self._proposer = proposer or self._proposer
+        self._proposer = self._proposer if proposer is None else proposer
         self._unit = budget_unit
         if self.has_round(0):
             self.answer_pending()
             return None
         self.coreset = self.choose(selector, budget, budget_unit)
         told = about(selector, self._seed, self.coreset.manifest.get("pseudo_classes", 0))
-        self.ask(self.coreset.indices, round=0, budget=budget, about=told)
+        reserve = self.coreset.manifest.get("reserve", {}).get("indices", [])
+        self.ask(self.coreset.indices, round=0, budget=budget, about=told, reserve=reserve)
         rank_zero_info(
             f"Warm start: {len(self.coreset)} of {pool.n} items chosen by {selector.name!r} (seed {self._seed}); "
             f"{pool.n_labelled} labelled, {pool.n_pending} pending."

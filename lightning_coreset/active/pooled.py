@@ -44,6 +44,7 @@ class PooledDataModule(WrappingDataModule):
     _class_names: Sequence[str] | None
     _memory_limit: Any
     _cache_dir: Any
+    _proposer: Any
     _seed: int
     _num_workers: int | None
 
@@ -72,7 +73,9 @@ class PooledDataModule(WrappingDataModule):
         """Let a selector choose among the unlabelled items; labelled ones count as chosen. All ranks call it."""
         pool = self.opened()
         free = len(pool.unlabelled)
-        # Without labels nobody knows what an image costs, but hardly any costs less than a unit.
+        objects = self._proposed()
+        in_units = budget_unit != "images" and objects is not None
+        # Where nobody proposed objects nobody knows what an image costs, but hardly any costs less than a unit.
         count = budget if budget_unit == "images" else min(budget, free)
         if not 1 <= count <= free:
             msg = (
@@ -92,7 +95,7 @@ class PooledDataModule(WrappingDataModule):
             features_transform=self._features_transform,
             labels=None,
             ratio=None,
-            budget=count,
+            budget=budget if in_units else count,
             batch_size=None,
             memory_limit=self._memory_limit,
             cache_dir=self._cache_dir,
@@ -102,6 +105,8 @@ class PooledDataModule(WrappingDataModule):
             initial=torch.nonzero(pool.mask("labelled")).flatten(),
             forbidden=torch.nonzero(pool.mask("pending", "skipped")).flatten(),
             pseudo_classes=int(clusters),
+            objects=objects,
+            unit=budget_unit if in_units else "images",
         )
         run.prepare()
         coreset = run.select()
@@ -110,6 +115,16 @@ class PooledDataModule(WrappingDataModule):
             coreset.manifest["pseudo_classes"] = int(clusters)
         return coreset
 
+    def _proposed(self) -> Any:
+        """What the images show, as far as anybody proposed it; None where nobody did."""
+        if self._proposer is None or hasattr(self._proposer, "num_images"):
+            return self._proposer
+        msg = (
+            f"proposer is a {type(self._proposer).__name__}; Objects of the whole pool are accepted here: give "
+            "Objects.from_proposals(...) or Objects.from_targets(...)."
+        )
+        raise TypeError(msg)
+
     def ask(
         self,
         positions: Tensor,
@@ -117,8 +132,17 @@ class PooledDataModule(WrappingDataModule):
         round: int,
         budget: float | None = None,
         about: dict[str, Any] | None = None,
+        reserve: Sequence[int] = (),
     ) -> None:
-        """Ask for the labels of items at these positions, the most wanted first; all ranks call it."""
+        """Ask for the labels of items at these positions, the most wanted first; all ranks call it.
+
+        Args:
+            positions: The items.
+            round: The round that asks.
+            budget: How much may be labelled.
+            about: What chose them, in JSON types.
+            reserve: Further positions, in case that the others cost less than was thought.
+        """
         pool = self.opened()
         if self._oracle_of(round) is None:
             msg = "Nobody labels: give oracle=DatasetOracle(), ExportToLabel(...) or another."
@@ -127,6 +151,7 @@ class PooledDataModule(WrappingDataModule):
             pool,
             [pool.ids[place] for place in positions.tolist()],
             self._oracle_of,
+            reserve=[pool.ids[place] for place in reserve],
             round=round,
             dataset=self._pool_dataset,
             reducer=self._reducer,

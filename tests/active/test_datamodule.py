@@ -308,6 +308,7 @@ REFUSED_IN_SETUP = {
     "nobody": ({"oracle": None}, ValueError, "A warm start needs somebody to label: give oracle="),
     "ids": ({"ids": ["a"] * 120}, ValueError, "ids hold 120 names, 1 of them distinct"),
     "features": ({"features": torch.zeros(7, 3)}, ValueError, "7"),
+    "proposer": ({"proposer": "fastestdet"}, TypeError, "proposer is a str; Objects of the whole pool are accepted"),
     "foreign": ({"labelled": [500]}, ValueError, "id 500 is unknown"),
 }
 

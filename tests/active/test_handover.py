@@ -1,5 +1,6 @@
 """Files for annotators and back: nothing is lost, nothing is guessed, and a wrong file changes nothing."""
 
+import csv
 import json
 import random
 import xml.etree.ElementTree as ElementTree
@@ -327,3 +328,21 @@ def test_status(tmp_path: Path) -> None:
     told = oracle.status()
     assert (told["items"], told["labelled"], told["pending"]) == (4, 1, 2)
     assert told["waiting"] == [{"round": 0, "pending": 2}]
+
+
+def test_reserve_lines_come_last_and_are_marked(tmp_path: Path) -> None:
+    oracle = ExportToLabel(tmp_path / "files", ("csv", "label_studio"), class_names=["cat", "dog"])
+    items = [torch.zeros(3, 4, 4) + place for place in range(6)]
+    datamodule = ActiveLearningDataModule(items, oracle=oracle, features="pixels", budget_unit="boxes")
+    datamodule.setup("fit")
+    datamodule.ask(torch.tensor([4, 1]), round=0, budget=2, reserve=[5, 0])
+    content = json.loads((tmp_path / "files" / "round_0" / "request.json").read_text())
+    assert [(item["id"], item["reserve"]) for item in content["items"]] == [
+        (4, False),
+        (1, False),
+        (5, True),
+        (0, True),
+    ]
+    assert content["task"] == "detection"
+    rows = list(csv.DictReader((tmp_path / "files" / "round_0" / "request.csv").open()))
+    assert [row["reserve"] for row in rows] == ["0", "0", "1", "1"]
