@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
@@ -21,6 +22,7 @@ __all__ = (
     "deals_out_samplers",
     "forward_hooks",
     "keeps_train_loader",
+    "leaves_nothing_behind",
     "overrides_train_dataloader",
     "progress_of",
     "renew_train_loader",
@@ -244,6 +246,11 @@ def keeps_train_loader(trainer: Any) -> bool:
     if trainer is None or not trainer.training or trainer.fit_loop._combined_loader is None:
         return False
     return not trainer.reload_dataloaders_every_n_epochs
+
+
+def leaves_nothing_behind(trainer: Trainer) -> bool:
+    """Whether a fit runs in processes that are started for it, whose objects are gone afterwards (``ddp_spawn``)."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def smoke_test_batches(trainer: Any, epoch_batches: int) -> int | None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_coreset import compat
-from tests.helpers.lightning_parts import DigitsSource, quiet_trainer
+from tests.helpers.lightning_parts import DigitsSource, LinearNet, quiet_trainer
 
 
 class TestForwardedHooks:
@@ -132,3 +132,28 @@ def test_the_before_hook_is_called_by_loops_and_the_others_by_the_strategy(tmp_p
     trainer.strategy._lightning_module = module
     trainer.strategy.batch_to_device(torch.zeros(2), torch.device("cpu"), 0)
     assert module.called == ["after"]
+
+
+def test_whether_a_fit_will_ask_for_its_train_loader_again(tmp_path: Path) -> None:
+    class Asking(pl.Callback):
+        def __init__(self) -> None:
+            self.said: dict[str, bool] = {}
+
+        def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+            self.said["setup"] = compat.keeps_train_loader(trainer)
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            self.said["epoch end"] = compat.keeps_train_loader(trainer)
+
+    for every, kept in ((0, True), (1, False)):
+        asking = Asking()
+        trainer = quiet_trainer(tmp_path, callbacks=[asking], reload_dataloaders_every_n_epochs=every)
+        trainer.fit(LinearNet(), datamodule=DigitsSource(count=40))
+        assert asking.said == {"setup": False, "epoch end": kept}
+        assert not compat.keeps_train_loader(trainer), "after fit"
+    assert not compat.keeps_train_loader(None)
+
+
+@pytest.mark.parametrize(("strategy", "gone"), [("auto", False), ("ddp", False), ("ddp_spawn", True)])
+def test_whose_objects_are_gone_after_fit(tmp_path: Path, strategy: str, gone: bool) -> None:
+    assert compat.leaves_nothing_behind(quiet_trainer(tmp_path, strategy=strategy)) is gone

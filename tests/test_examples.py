@@ -32,6 +32,10 @@ QUICK = [
     pytest.param("08_wide_scenes.py", ["--digits", "--steps=20", "--scenes=4"], id="08_wide_scenes"),
     pytest.param("09_prompts.py", ["--digits", "--steps=5", "--scenes=4"], id="09_prompts"),
     pytest.param("10_segmentation.py", ["--digits", "--steps=5", "--scenes=4"], id="10_segmentation"),
+    pytest.param(
+        "11_active_learning.py", ["--rounds=2", "--budget=15", "--epochs=2", "--folder=runs"], id="11_active_learning"
+    ),
+    pytest.param("12_labels_there_and_back.py", ["--epochs=2", "--folder=to_label"], id="12_labels_there_and_back"),
 ]
 
 

@@ -21,6 +21,7 @@ def ask(
     budget: float | None = None,
     unit: str = "images",
     about: Mapping[str, Any] | None = None,
+    reserve: Sequence[Id] = (),
     names: Sequence[str] | None = None,
     source: Any = None,
 ) -> None:
@@ -36,11 +37,13 @@ def ask(
         budget: Units that may be spent; None where all items are wanted.
         unit: What the budget counts.
         about: What chose the items, in JSON types.
+        reserve: Further items, in case that the others cost less than was thought.
         names: Names of the classes, where they are known.
         source: The datamodule behind the dataset.
     """
     told = {**(about or {}), "unit": unit} | ({} if budget is None else {"budget": budget})
-    pool.request(ids, round=round, about=told)
+    told |= {"reserve": list(reserve)} if reserve else {}
+    pool.request([*ids, *reserve], round=round, about=told)
     answer_pending(pool, oracle, dataset=dataset, reducer=reducer, names=names, source=source)
 
 
@@ -69,6 +72,7 @@ def answer_pending(
             unit=event["about"].get("unit", "images"),
             names=names,
             source=source,
+            reserve=frozenset(event["about"].get("reserve", ())),
         )
         take_in(pool, request, _shared(asked, request, reducer))
 

@@ -10,6 +10,7 @@ from lightning_coreset.active.asking import pending_requests
 from lightning_coreset.active.oracles import UNITS, Oracle
 from lightning_coreset.active.pool import LabelledPool
 from lightning_coreset.data.fingerprint import item_keys, stable_key
+from lightning_coreset.detection import ObjectProposer, Objects, resolve_proposer
 
 
 def check_request(budget: int | None, budget_unit: str, oracle: Oracle | None) -> None:
@@ -99,3 +100,13 @@ def nothing_labelled(pool: LabelledPool) -> str:
         "Nothing is labelled yet, so there is nothing to train on: give initial= and oracle= to "
         "ActiveLearningDataModule, an ActiveLearningWarmStart callback, or label items with dm.pool.label."
     )
+
+
+def as_proposer(proposer: Any) -> ObjectProposer | Objects | None:
+    """What tells of the images' objects: a proposer, or a table of the whole pool.
+
+    Raises:
+        ValueError: A word that means nothing.
+        TypeError: Another type.
+    """
+    return proposer if proposer is None or isinstance(proposer, Objects) else resolve_proposer(proposer)

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data import dataset_fingerprint
 from lightning_coreset.data.views import random_state_kept
+from lightning_coreset.detection import Objects
 from lightning_coreset.distributed import together
 from lightning_coreset.features import PrecomputedFeatures
 from lightning_coreset.ops import kmeans
@@ -32,11 +33,13 @@ class UnlabelledRun(SelectionRun):
         initial: Positions that count as chosen ``[m]``.
         forbidden: Positions that may not be chosen ``[f]``.
         pseudo_classes: Clusters that stand in for classes; 0 for none.
+        objects: What the images show, where somebody proposed it before; else the proposer looks.
     """
 
     initial: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     forbidden: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     pseudo_classes: int = 0
+    objects: Objects | None = None
 
     def prepare(self) -> None:
         """Make the keys, and refuse what cannot work, before any work starts.
@@ -49,7 +52,8 @@ class UnlabelledRun(SelectionRun):
             if isinstance(self.extractor, PrecomputedFeatures) and self._needs_features:
                 self.extractor.check(self.template.size)
             self.fingerprint = dataset_fingerprint(self.template.dataset, None)
-            if "objects" in self.selector.needs or self.budget_unit != "images":
+            wanted = "objects" in self.selector.needs or self.budget_unit != "images"
+            if wanted and self.objects is None:
                 self._objects = PoolObjects(self._images, self.proposer, self.selector, annotated=False)
             if self._needs_features or self.pseudo_classes:
                 self._embedding_key = self._key_of(self.fingerprint)
@@ -64,7 +68,7 @@ class UnlabelledRun(SelectionRun):
             features = embed_everything(size, self._embed, self.reducer)
             labels = pseudo_classes(features, self.pseudo_classes, seed=self.seed)
         ids = None if self._objects is None else self._objects.ids
-        pool = Pool(features=features, labels=labels, size=size, ids=ids)
+        pool = Pool(features=features, labels=labels, objects=self.objects, size=size, ids=ids)
         assert self.budget is not None
         return self.selector.select(
             pool,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from lightning_coreset.active.checks import (
+    as_proposer,
     check_clusters,
     check_request,
     journal_path,
@@ -20,7 +21,7 @@ from lightning_coreset.active.checks import (
     other_data,
     validation_key,
 )
-from lightning_coreset.active.choosing import about, label_free_selector, with_reserve
+from lightning_coreset.active.choosing import about, label_free_selector
 from lightning_coreset.active.journal import Journal
 from lightning_coreset.active.oracles import Oracle
 from lightning_coreset.active.overlay import LabelledItems, Overlay
@@ -55,7 +56,8 @@ class ActiveLearningDataModule(PooledDataModule):
         pseudo_classes: Give the selector k-means clusters of the embeddings as classes. Methods that need classes get
             them anyway.
         num_classes: How many clusters (default ``round(sqrt(N / 2))``, at most 100); given, there are pseudo-classes.
-        proposer: What proposes objects, for methods that choose by what images show.
+        proposer: What finds the objects of images, for methods that choose by them and for budgets in boxes, as in
+            `CoresetDataModule`; or `Objects` of the whole pool.
         features: What embeds images for selectors, as in `CoresetDataModule`.
         features_transform: Image transform of that pass, instead of the extractor's own.
         transform: Image transform of the pool loader and of queries, instead of the validation dataset's.
@@ -136,7 +138,7 @@ class ActiveLearningDataModule(PooledDataModule):
         self._pseudo = check_clusters(pseudo_classes, num_classes)
         self.oracle = oracle
         self._budget, self._unit = budget, budget_unit
-        self._proposer = proposer
+        self._proposer = as_proposer(proposer)
         self._features = features
         resolve_extractor(features)
         self._features_transform = features_transform
@@ -194,7 +196,7 @@ class ActiveLearningDataModule(PooledDataModule):
             budget: How much may be labelled.
             budget_unit: What the budget counts.
             oracle: Who answers; None is the datamodule's.
-            proposer: What proposes objects; None is the datamodule's.
+            proposer: What finds the objects of images; None is the datamodule's.
             initial_args: Arguments of the method.
 
         Returns:
@@ -211,14 +213,15 @@ class ActiveLearningDataModule(PooledDataModule):
             raise ValueError(msg)
         check_request(budget, budget_unit, oracle)
         selector = label_free_selector(initial, initial_args)
-        self._proposer = proposer if proposer is not None else self._proposer
+        self._proposer = self._proposer if proposer is None else as_proposer(proposer)
         self._unit = budget_unit
         if self.has_round(0):
             self.answer_pending()
             return None
         self.coreset = self.choose(selector, budget, budget_unit)
         told = about(selector, self._seed, self.coreset.manifest.get("pseudo_classes", 0))
-        self.ask(with_reserve(self.coreset), round=0, budget=budget, about=told)
+        reserve = self.coreset.manifest.get("reserve", {}).get("indices", [])
+        self.ask(self.coreset.indices, round=0, budget=budget, about=told, reserve=reserve)
         rank_zero_info(
             f"Warm start: {len(self.coreset)} of {pool.n} items chosen by {selector.name!r} (seed {self._seed}); "
             f"{pool.n_labelled} labelled, {pool.n_pending} pending."

@@ -179,9 +179,8 @@ class ExportToLabel(Oracle):
     def _write(self, folder: Path, request: Request) -> None:
         names = class_names(self.class_names or request.names, request.source, request.dataset)
         boxes = self.task == "detection" or (self.task == "auto" and request.unit != "images")
-        # The first ones are enough where each costs a unit; who labels stops when the units are spent.
         items = [
-            describe(request.dataset, name, position, folder / "images")
+            describe(request.dataset, name, position, folder / "images", reserve=name in request.reserve)
             for name, position in zip(request.ids, request.positions, strict=True)
         ]
         autolabels = self.predictions(list(request.ids)) if callable(self.predictions) else self.predictions or {}

@@ -21,6 +21,7 @@ from lightning_coreset.active.keeping import RoundKeeper, seeded
 from lightning_coreset.active.oracles import Oracle
 from lightning_coreset.active.pool import LabelledPool
 from lightning_coreset.active.queries import QueryContext, resolve_query, run_query
+from lightning_coreset.compat import leaves_nothing_behind
 from lightning_coreset.data.fingerprint import stable_key
 from lightning_coreset.errors import AwaitingLabelsError, CoresetError
 
@@ -203,6 +204,12 @@ class ActiveLearningLoop:
             msg = (
                 "trainer_factory gave a trainer that was used before, whose second fit would train nothing: make a new "
                 "one in each call."
+            )
+            raise CoresetError(msg)
+        if leaves_nothing_behind(trainer):
+            msg = (
+                f"The strategy of trainer_factory ({type(trainer.strategy).__name__}, spawned) ends its processes "
+                "after each fit, and with them the module that queries look at: give strategy='ddp'."
             )
             raise CoresetError(msg)
         self._last_trainers.append(trainer)

@@ -55,6 +55,7 @@ class Request:
         unit: What the budget counts.
         names: Names of the classes, where they are known.
         source: The datamodule behind the dataset.
+        reserve: Those ids that are wanted only in case that others cost less than was thought; they come last.
     """
 
     ids: list[Id]
@@ -65,6 +66,7 @@ class Request:
     unit: str = "images"
     names: Sequence[str] | None = None
     source: Any = None
+    reserve: frozenset[Id] = frozenset()
 
 
 @dataclass(frozen=True)

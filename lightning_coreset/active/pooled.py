@@ -17,6 +17,7 @@ from lightning_coreset.active.pool import LabelledPool
 from lightning_coreset.compat import trainer_of
 from lightning_coreset.coreset import Coreset
 from lightning_coreset.data.views import random_state_kept
+from lightning_coreset.detection import Objects
 from lightning_coreset.distributed import current_reducer
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.features import resolve_extractor
@@ -45,6 +46,7 @@ class PooledDataModule(WrappingDataModule):
     _class_names: Sequence[str] | None
     _memory_limit: Any
     _cache_dir: Any
+    _proposer: Any
     _seed: int
     _num_workers: int | None
 
@@ -73,7 +75,11 @@ class PooledDataModule(WrappingDataModule):
         """Let a selector choose among the unlabelled items; labelled ones count as chosen. All ranks call it."""
         pool = self.opened()
         free = len(pool.unlabelled)
-        if budget < 1 or (budget_unit == "images" and budget > free):
+        objects = self._proposer if isinstance(self._proposer, Objects) else None
+        in_units = budget_unit != "images" and self._proposer is not None
+        # Where nobody proposes objects nobody knows what an image costs, but hardly any costs less than a unit.
+        count = budget if budget_unit == "images" else min(budget, free)
+        if not 1 <= count <= free:
             msg = (
                 f"budget={budget} is not accepted: {free} of {pool.n} items are unlabelled and not asked for, give 1 "
                 f"to {free}."
@@ -91,7 +97,7 @@ class PooledDataModule(WrappingDataModule):
             features_transform=self._features_transform,
             labels=None,
             ratio=None,
-            budget=budget,
+            budget=budget if in_units else count,
             batch_size=None,
             memory_limit=self._memory_limit,
             cache_dir=self._cache_dir,
@@ -100,9 +106,10 @@ class PooledDataModule(WrappingDataModule):
             trainer=trainer_of(self),
             initial=torch.nonzero(pool.mask("labelled")).flatten(),
             forbidden=torch.nonzero(pool.mask("pending", "skipped")).flatten(),
-            budget_unit=budget_unit,
-            proposer=self._proposer,
+            budget_unit=budget_unit if in_units else "images",
+            proposer=None if objects is not None else self._proposer,
             pseudo_classes=int(clusters),
+            objects=objects,
         )
         run.prepare()
         coreset = run.select()
@@ -118,8 +125,17 @@ class PooledDataModule(WrappingDataModule):
         round: int,
         budget: float | None = None,
         about: dict[str, Any] | None = None,
+        reserve: Sequence[int] = (),
     ) -> None:
-        """Ask for the labels of items at these positions, the most wanted first; all ranks call it."""
+        """Ask for the labels of items at these positions, the most wanted first; all ranks call it.
+
+        Args:
+            positions: The items.
+            round: The round that asks.
+            budget: How much may be labelled.
+            about: What chose them, in JSON types.
+            reserve: Further positions, in case that the others cost less than was thought.
+        """
         pool = self.opened()
         if self._oracle_of(round) is None:
             msg = "Nobody labels: give oracle=DatasetOracle(), ExportToLabel(...) or another."
@@ -128,6 +144,7 @@ class PooledDataModule(WrappingDataModule):
             pool,
             [pool.ids[place] for place in positions.tolist()],
             self._oracle_of,
+            reserve=[pool.ids[place] for place in reserve],
             round=round,
             dataset=self._pool_dataset,
             reducer=self._reducer,

@@ -24,7 +24,8 @@ class ActiveLearningWarmStart(Callback):
         budget: How much may be labelled.
         budget_unit: What the budget counts: ``"images"``, ``"boxes"`` or ``"masks"``.
         oracle: Who answers; None is the datamodule's.
-        proposer: What proposes objects, for methods that choose by what images show; None is the datamodule's.
+        proposer: What the images show, as `Objects` of the whole pool, for methods that choose by it; None is the
+            datamodule's.
         initial_args: Arguments of the method.
 
     Attributes:

@@ -1,11 +1,13 @@
 """ActiveLearningDataModule: the warm start, the loaders, and a source that behaves as if it were not wrapped."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.cli import LightningCLI
 from torch.utils.data import TensorDataset
 
 from lightning_coreset import CoresetError, KCenter, list_selectors
@@ -308,6 +310,7 @@ REFUSED_IN_SETUP = {
     "nobody": ({"oracle": None}, ValueError, "A warm start needs somebody to label: give oracle="),
     "ids": ({"ids": ["a"] * 120}, ValueError, "ids hold 120 names, 1 of them distinct"),
     "features": ({"features": torch.zeros(7, 3)}, ValueError, "7"),
+    "proposer": ({"proposer": "fastestdet"}, ValueError, "proposer='fastestdet' is not accepted"),
     "foreign": ({"labelled": [500]}, ValueError, "id 500 is unknown"),
 }
 
@@ -346,3 +349,28 @@ def test_a_trainer_sees_the_sources_hooks(tmp_path: Path) -> None:
     quiet_trainer(tmp_path).fit(module, datamodule=pooled(source=Source(count=120)))
     assert len(set(module.seen[0])) == 1
     assert isinstance(module, pl.LightningModule)
+
+
+def test_from_a_lightning_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without touching the script; a resumed run reads its configuration with ``weights_only``."""
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    words = [
+        "fit",
+        *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.max_epochs=1", "--trainer.logger=false"),
+        *("--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={tmp_path}"),
+        "--data=lightning_coreset.ActiveLearningDataModule",
+        "--data.pool=DigitsSource",
+        "--data.pool.count=120",
+        "--data.initial=k_center",
+        "--data.budget=9",
+        "--data.oracle=lightning_coreset.active.DatasetOracle",
+        "--data.features=pixels",
+        f"--data.journal={tmp_path / 'journal.jsonl'}",
+    ]
+    found = LightningCLI(LinearNet, args=words, save_config_kwargs={"overwrite": True}).datamodule
+    assert isinstance(found, ActiveLearningDataModule)
+    assert found.pool.n_labelled == 9
+    words[0:1] = ["fit", "--trainer.callbacks+=lightning_coreset.ActiveLearningRounds", "--trainer.callbacks.budget=4"]
+    words[words.index("--trainer.max_epochs=1")] = "--trainer.max_epochs=3"
+    found = LightningCLI(LinearNet, args=words, save_config_kwargs={"overwrite": True}).datamodule
+    assert found.pool.n_labelled == 17
