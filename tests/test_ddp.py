@@ -17,8 +17,8 @@ pytestmark = pytest.mark.ddp
 
 SCRIPTS = Path(__file__).parent / "scripts"
 # What a recording says is the same on every rank; the selections from one are in tests/distributed. dq_v2 makes images,
-# which takes longer: tests/augmentation has two ranks of its own. Digits show no objects (tests/test_detection_datamodule),
-# and no texts speak of them.
+# which takes longer: tests/augmentation has two ranks of its own. Digits show no objects (there are two ranks in
+# tests/test_detection_datamodule.py for these), and no texts speak of them.
 ELSEWHERE = (*RECORDED, "dq_v2", "csod", "ofds", "class_balance", "text_retrieval")
 METHODS = [name for name in list_selectors() if "example" not in name and name not in ELSEWHERE]
 

@@ -38,7 +38,6 @@ class PooledDataModule(WrappingDataModule):
     oracle: Oracle | None
     _later_oracle: Oracle | None
     _unit: str
-    _proposer: Any
     _pseudo: int | bool
     _features: Any
     _features_transform: Callable[..., Any] | None

@@ -295,6 +295,7 @@ REFUSED = {
     "features": ({"features": "pixel"}, ValueError, "features='pixel' is not accepted"),
     "clusters": ({"num_classes": 1}, ValueError, "num_classes=1 is not accepted"),
     "journal": ({"journal": 5}, TypeError, "journal is a int: give the path of a file"),
+    "proposer": ({"proposer": "fastestdet"}, ValueError, "proposer='fastestdet' is not accepted"),
 }
 
 
@@ -310,7 +311,6 @@ REFUSED_IN_SETUP = {
     "nobody": ({"oracle": None}, ValueError, "A warm start needs somebody to label: give oracle="),
     "ids": ({"ids": ["a"] * 120}, ValueError, "ids hold 120 names, 1 of them distinct"),
     "features": ({"features": torch.zeros(7, 3)}, ValueError, "7"),
-    "proposer": ({"proposer": "fastestdet"}, ValueError, "proposer='fastestdet' is not accepted"),
     "foreign": ({"labelled": [500]}, ValueError, "id 500 is unknown"),
 }
 
@@ -335,9 +335,13 @@ def test_costs() -> None:
         Cost(per_unit=-1)
 
 
+# Those with objects are in test_detection_warm_start.py.
+WITH_OBJECTS_OR_TEXTS = {"ofds", "csod", "class_balance", "text_retrieval"}
+
+
 def test_the_list_of_warm_starts_is_whole() -> None:
     known = {name for name in list_selectors() if "example" not in name}
-    assert set(WARM) | set(RECORDED) | {"uniform", "dq_v2"} >= known - {"ofds", "csod", "class_balance"}
+    assert set(WARM) | set(RECORDED) | {"uniform", "dq_v2"} >= known - WITH_OBJECTS_OR_TEXTS
 
 
 def test_a_trainer_sees_the_sources_hooks(tmp_path: Path) -> None:
