@@ -183,6 +183,16 @@ class TestTorchvision:
         assert low.features is not None
         assert low.features.tolist() == [[-3.0, 0.0], [5.0, 5.0]]
 
+    def test_boxes_without_area_are_no_proposals(self) -> None:
+        class Flat(Toy):
+            def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+                found = super().forward(images)
+                found[0]["boxes"][0, 2] = 0.0
+                return found
+
+        part = TorchvisionProposer(Flat(), ["a", "b"], floor=0.0).propose(IMAGES[:1])[0]
+        assert part.labels.tolist() == [1]
+
     def test_labels_are_mapped_by_number_or_name(self) -> None:
         images = IMAGES[:1]
         by_number = TorchvisionProposer(Toy((7, 9)), ["a", "b"], class_map={7: "b", 9: 0}, floor=0.0)

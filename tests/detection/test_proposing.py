@@ -289,6 +289,18 @@ def test_packed_and_back() -> None:
     assert unpacked(packed([])) == []
 
 
+def test_a_cold_and_a_warm_part_are_the_same(tmp_path: Path) -> None:
+    def thirds(images: Sequence[Tensor]) -> list[dict[str, Any]]:
+        one = {"boxes": [[0, 0, 4, 4]], "labels": [0], "scores": [0.5], "features": [[1 / 3]]}
+        return [one for _ in images]
+
+    proposer = CallableProposer(thirds, ["thing"])
+    cold, warm = (propose_images(Scenes(1), proposer, cache=tmp_path)[0] for _ in range(2))
+    assert cold.features is not None
+    assert warm.features is not None
+    assert torch.equal(cold.features, warm.features)
+
+
 def test_the_part_of_a_rank_keeps_masks(tmp_path: Path) -> None:
     class Segmenter(nn.Module):
         def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
