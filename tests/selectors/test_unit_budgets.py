@@ -190,3 +190,43 @@ def test_a_budget_above_what_is_expected_takes_all_and_says_so() -> None:
         found = run("random", replace(PROPOSALS, units=None), budget=10_000)
     assert len(found) == IMAGES
     assert any("by estimate" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize("method", ["csod", "ofds", "class_balance", "uniform", "random", "k_center"])
+def test_objects_come_from_the_surroundings_where_the_pool_has_none(method: str) -> None:
+    asked: list[int] = []
+
+    def objects() -> Objects:
+        asked.append(1)
+        return OBJECTS
+
+    selector = build_selector(method, {})
+    found = selector.select(Pool(FEATURES), 40, budget_unit="boxes", context=SelectionContext(objects=objects))
+    assert torch.equal(found.indices, select(Pool(FEATURES, objects=OBJECTS), method=method, budget=40,
+                                             budget_unit="boxes").indices)  # fmt: skip
+    assert asked == [1]
+    with pytest.raises(ValueError, match="objects are those of 3 images and the pool has 60"):
+        selector.select(
+            Pool(FEATURES), 40, budget_unit="boxes", context=SelectionContext(objects=lambda: crowded_pool(3, 2))
+        )
+
+
+def test_embedding_on_demand_embeds_no_image_twice() -> None:
+    asked: list[int] = []
+
+    def embed(positions: torch.Tensor) -> torch.Tensor:
+        asked.extend(positions.tolist())
+        return FEATURES[positions]
+
+    # Dear images, so that it takes several selections to spend the budget.
+    units = torch.full((IMAGES,), 30.0)
+    units[::7] = 1.0
+    objects = replace(OBJECTS, units=units)
+    for method in ("k_center", "herding"):
+        asked.clear()
+        context = SelectionContext(embed=embed)
+        lazily = build_selector(method, {}).select(
+            Pool(labels=LABELS, objects=objects), 65, budget_unit="boxes", context=context
+        )
+        assert torch.equal(lazily.indices, run(method, objects, budget=65).indices)
+        assert len(asked) == len(set(asked)) <= IMAGES
