@@ -72,6 +72,7 @@ PARTS = (
     Part("signal_methods", "signal_methods"),
     Part("dq_v2", "dq_v2"),
     Part("active", "active", ("--check",)),
+    Part("hcs", "hcs"),
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor, nn
 
 from lightning_coreset import RegionRefinement
@@ -296,6 +297,18 @@ def test_levels_override_the_configs() -> None:
     assert RegionRefinement(CONFIG, levels=((4, 2),)).config.levels == ((4, 2),)
     assert RegionRefinement(CONFIG, levels="auto").config.levels == "auto"
     assert RegionRefinement().config == HCSConfig()
+
+
+def test_a_command_line_knows_it_by_its_bare_name(tmp_path: Path) -> None:
+    from lightning.pytorch.cli import LightningCLI
+
+    arguments = ["--trainer.callbacks+=RegionRefinement", "--trainer.callbacks.levels=[[4, 6], [8, 8]]"]
+    arguments += ["--trainer.callbacks.input_size=32", "--trainer.callbacks.attach=true", "--trainer.logger=false"]
+    cli = LightningCLI(BoringModel, args=arguments, run=False, save_config_callback=None)
+    found = next(one for one in cli.trainer.callbacks if isinstance(one, RegionRefinement))
+    assert found.config.levels == [[4, 6], [8, 8]] or found.config.levels == [(4, 6), (8, 8)]
+    assert found.input_size == (32, 32)
+    assert found.attach
 
 
 @pytest.mark.ddp
