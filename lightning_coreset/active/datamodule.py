@@ -240,7 +240,7 @@ class ActiveLearningDataModule(PooledDataModule):
         trainer = trainer_of(self)
         ranks, _ = data_parallel_ranks(trainer)
         check_batches(len(positions), template.loader, self._batch_size, ranks)
-        returned = {int(pool.positions([name])): target for name, target in pool.targets.items()}
+        returned = dict(zip(pool.positions(pool.targets).tolist(), pool.targets.values(), strict=True))
         self.train_dataset = LabelledItems(self._pool_dataset, positions, returned, self._overlay)
         shuffled = type(template.loader.sampler) is RandomSampler and template.loader.generator is None
         return reduced_loader(
