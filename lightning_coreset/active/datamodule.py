@@ -157,6 +157,9 @@ class ActiveLearningDataModule(PooledDataModule):
         self._fingerprint: str | None = None
         self._restored: list[dict[str, Any]] | None = None
         self._allowing = False
+        self._own_events: int | None = None
+        self._is_smoke_test = False
+        self._real_pool: LabelledPool | None = None
         # A loop waits for all labels of a round, and may bring another oracle for its rounds.
         self._complete_only = False
         self._later_oracle: Oracle | None = None
@@ -177,6 +180,7 @@ class ActiveLearningDataModule(PooledDataModule):
             if self._initial is not None:
                 assert self._budget is not None
                 self.warm_start(self._initial, self._budget, self._unit, self.oracle)
+                self._own_events = len(self.opened().history)
             else:
                 self.answer_pending()
 
@@ -242,7 +246,7 @@ class ActiveLearningDataModule(PooledDataModule):
         trainer = trainer_of(self)
         ranks, _ = data_parallel_ranks(trainer)
         check_batches(len(positions), template.loader, self._batch_size, ranks)
-        returned = {int(pool.positions([name])): target for name, target in pool.targets.items()}
+        returned = dict(zip(pool.positions(pool.targets).tolist(), pool.targets.values(), strict=True))
         self.train_dataset = LabelledItems(self._pool_dataset, positions, returned, self._overlay)
         shuffled = type(template.loader.sampler) is RandomSampler and template.loader.generator is None
         return reduced_loader(
@@ -304,15 +308,20 @@ class ActiveLearningDataModule(PooledDataModule):
             if self._fingerprint not in (None, fingerprint):
                 raise CoresetError(other_data("train", "setup before"))
             self._pool_dataset, self._fingerprint = template.dataset, fingerprint
-            if self.pool is None:
+            # A smoke test labels nothing that anybody pays for, and is forgotten afterwards.
+            smoke_test = bool(getattr(trainer_of(self), "fast_dev_run", 0))
+            if smoke_test and self.oracle is not None and self.oracle.waits:
+                msg = "fast_dev_run asks nobody to label: give oracle=DatasetOracle() for a smoke test."
+                raise CoresetError(msg)
+            if self._is_smoke_test:
+                self.pool = self._real_pool
+            self._is_smoke_test, self._real_pool = smoke_test, self.pool
+            if self.pool is None or smoke_test:
                 ids = self._ids(template.dataset) if callable(self._ids) else self._ids
-                smoke_test = getattr(trainer_of(self), "fast_dev_run", 0)
-                # A smoke test labels nothing that anybody pays for.
                 journal = None if smoke_test or self._journal_path is None else Journal(self._journal_path)
                 self.pool = LabelledPool(template.size, ids, journal)
-                if smoke_test and self.oracle is not None and self.oracle.waits:
-                    msg = "fast_dev_run asks nobody to label: give oracle=DatasetOracle() for a smoke test."
-                    raise CoresetError(msg)
+                if self._real_pool is not None:
+                    self.pool.adopt(self._real_pool.history)
         self.pool.synchronise(self._reducer)
         self._compare("dataset", fingerprint, "train")
         self._compare("validation", validation, "validation")
@@ -338,7 +347,12 @@ class ActiveLearningDataModule(PooledDataModule):
     def _restore(self) -> None:
         events, self._restored = self._restored, None
         assert events is not None
-        self.opened().replay(events)
+        pool = self.opened()
+        if pool.journal is None and len(pool.history) == self._own_events:
+            # What setup chose before it could know of the checkpoint, and nobody wrote down.
+            pool.adopt(events)
+        else:
+            pool.replay(events)
 
     def _refuse_labels_that_nobody_sees(self, event: str) -> None:
         if event == "label" and not self._allowing and keeps_train_loader(trainer_of(self)):

@@ -95,8 +95,18 @@ class ExportToLabel(Oracle):
             msg = "Masks cannot be handed over yet: give budget_unit='boxes', or an oracle of your own."
             raise CoresetError(msg)
         folder = self._folder_of(request.round)
-        if request.ids and not (folder / "request.json").exists():
+        if not request.ids:
+            return Answer()
+        if not (folder / "request.json").exists():
             self._write(folder, request)
+        asked = {item["id"] for content in self.requests() for item in content["items"]}
+        foreign = [name for name in request.ids if name not in asked]
+        if foreign:
+            msg = (
+                f"{folder} holds the request of another run, without {foreign[:5]}: give ExportToLabel another folder, "
+                "or move that one away."
+            )
+            raise CoresetError(msg)
         return Answer()
 
     def requests(self) -> list[dict[str, Any]]:

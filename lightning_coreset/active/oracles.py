@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_coreset.active.pool import Id, LabelledPool
 from lightning_coreset.data.targets import read_labels
 from lightning_coreset.data.views import random_state_kept, target_of
+from lightning_coreset.errors import CoresetError
 
 UNITS = ("images", "boxes", "masks")
 
@@ -141,6 +142,13 @@ class DatasetOracle(Oracle):
             targets = [
                 target_of(dataset[place]) if labels is None else int(labels[place]) for place in request.positions
             ]
+        bare = [name for name, target in zip(request.ids, targets, strict=True) if target is None]
+        if bare:
+            msg = (
+                f"The items {bare[:5]} show no target, and DatasetOracle() reads them from the dataset: give "
+                "DatasetOracle(dataset) with one that has them, or another oracle."
+            )
+            raise CoresetError(msg)
         units = {name: count_units(target, request.unit) for name, target in zip(request.ids, targets, strict=True)}
         returned = {} if self.dataset is None else dict(zip(request.ids, targets, strict=True))
         taken = within_budget(request.ids, units, request.budget)

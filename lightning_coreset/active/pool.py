@@ -232,7 +232,9 @@ class LabelledPool:
     def refresh(self) -> None:
         """Take in what another process wrote to the journal, such as ``lightning-coreset label ingest``."""
         if self.journal is not None and self._writes:
-            self._take(self.journal.read_new())
+            # Else a line that is just being written would look torn.
+            with self.journal.lock():
+                self._take(self.journal.read_new())
 
     def synchronise(self, reducer: Reducer) -> None:
         """Let every rank hold what the first rank's journal says; all ranks call it."""
@@ -244,9 +246,7 @@ class LabelledPool:
         told = gather_json(reducer, self.history if reducer.rank == 0 else None)[0]
         if told != self.history:
             # Another process may have written to the journal that only the first rank reads.
-            self._forget()
-            for event in told:
-                self._apply(event)
+            self.adopt(told)
 
     def replay(self, events: Sequence[Event]) -> None:
         """Go on from what a checkpoint says.
@@ -269,6 +269,12 @@ class LabelledPool:
             raise CoresetError(msg)
         for event in list(events)[common:]:
             self._write(event)
+
+    def adopt(self, events: Sequence[Event]) -> None:
+        """Forget this history for another one; for pools whose truth is elsewhere."""
+        self._forget()
+        for event in events:
+            self._apply(event)
 
     def guard(self, check: Callable[[str], None] | None) -> None:
         """Let ``check(event)`` refuse changes at times when they would come to nothing; None ends it."""

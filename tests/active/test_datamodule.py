@@ -101,6 +101,13 @@ class TestWarmStart:
         datamodule = pooled(tmp_path / "journal.jsonl")
         quiet_trainer(tmp_path, fast_dev_run=True).fit(LinearNet(), datamodule=datamodule)
         assert not (tmp_path / "journal.jsonl").exists()
+        quiet_trainer(tmp_path).fit(LinearNet(), datamodule=datamodule)
+        assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 5, "the same object, in a real run"
+        datamodule.pool.label(datamodule.pool.unlabelled[:3])
+        quiet_trainer(tmp_path, fast_dev_run=True).fit(LinearNet(), datamodule=datamodule)
+        datamodule.pool.label(datamodule.pool.unlabelled[:3])
+        quiet_trainer(tmp_path).fit(LinearNet(), datamodule=datamodule)
+        assert datamodule.pool.n_labelled == 15, "and labels of before are still there"
         waiting = pooled(oracle=ExportToLabel(tmp_path / "files"))
         with pytest.raises(CoresetError, match="fast_dev_run asks nobody to label"):
             quiet_trainer(tmp_path, fast_dev_run=True).fit(LinearNet(), datamodule=waiting)
@@ -232,6 +239,22 @@ class TestCheckpoints:
         second.load_state_dict(first.state_dict())
         second.setup("fit")
         assert second.pool.labelled == [1, 5]
+
+    def test_without_a_journal_it_overrules_what_setup_chose(self) -> None:
+        first = pooled()
+        first.setup("fit")
+        first.pool.label(first.pool.unlabelled[:3])
+        second = pooled(initial="random", seed=9)
+        second.setup("fit")
+        second.load_state_dict(first.state_dict())
+        assert second.pool.history == first.pool.history
+
+    def test_with_a_journal_of_its_own_it_is_refused(self, tmp_path: Path) -> None:
+        first, second = pooled(), pooled(tmp_path / "journal.jsonl", initial="random", seed=9)
+        first.setup("fit")
+        second.setup("fit")
+        with pytest.raises(CoresetError, match="The checkpoint's labels and the journal's differ from event"):
+            second.load_state_dict(first.state_dict())
 
     def test_the_sources_state_is_nested(self) -> None:
         first = opened()

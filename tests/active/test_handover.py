@@ -256,6 +256,13 @@ class TestFiles:
         pooled("auto", oracle=oracle).setup("fit")
         assert (tmp_path / "round_0" / "request.csv").read_text() == "half filled in"
 
+    def test_the_request_of_another_run_is_not_mistaken_for_this_ones(self, tmp_path: Path) -> None:
+        oracle = ExportToLabel(tmp_path)
+        pooled("auto", oracle=oracle).setup("fit")
+        (tmp_path / "journal.jsonl").unlink()
+        with pytest.raises(CoresetError, match="holds the request of another run, without .* another folder"):
+            pooled("auto", oracle=oracle, initial="random").setup("fit")
+
     def test_nobody_knows_the_classes(self, tmp_path: Path) -> None:
         items = [torch.zeros(1, 4, 4) + place for place in range(5)]
         settings: dict[str, Any] = {"initial": "random", "budget": 2, "features": "pixels"}
