@@ -80,7 +80,7 @@ def test_selecting_at_once_gives_the_picks_of_one_after_the_other(
     features, labels = clouds([40, 25, 64, 31, 1, 12])
     given: dict[str, Any] = {"method": method, "budget": 60, "initial": [3, 50], "forbidden": [7], "seed": 1}
     alone = select(features, labels, memory_limit=memory_limit, **given)
-    monkeypatch.setattr(sys.modules["lightning_coreset.selectors.base"], "together_on", lambda device: True)
+    monkeypatch.setattr(sys.modules["lightning_coreset.selectors.running"], "together_on", lambda device: True)
     at_once = select(features, labels, memory_limit=memory_limit, **given)
     assert torch.equal(at_once.indices, alone.indices)
     assert torch.equal(at_once.weights, alone.weights)
