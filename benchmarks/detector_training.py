@@ -6,9 +6,9 @@ A trained detector is noise of a point or two of AP: three selections (of three 
 """
 
 import io
+import json
 import statistics
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,12 +37,13 @@ from lightning_coreset.detection import (
 )
 from lightning_coreset.detection.report import class_balance
 from lightning_coreset.detection.rows import joined_tables
+from lightning_coreset.storage import write_atomic
 from tests.helpers.fastestdet import FastestDet, load_fastestdet
 from tests.helpers.zipped import ZippedCoco
 
 # The examples' own detector, which imports what lies beside it.
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from digit_scenes import PROPOSER_WRITERS, TEST_WRITERS, digit_scenes
+from digit_scenes import PROPOSER_WRITERS, TEST_WRITERS, DigitScenes, digit_scenes
 from small_detector import SceneData, SceneImages, SmallDetector, fitted, rarest, tested, trained_proposer
 
 METHODS = ("random", "uniform", "csod", "ofds", "class_balance")
@@ -66,6 +67,7 @@ class Task:
         groups: Near duplicates ``[N]``.
         rare: Classes that are judged on their own.
         make: A fresh detector for a seed.
+        cache: Where finished trainings are kept.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Task:
     groups: Tensor
     rare: list[int]
     make: Callable[[int], SmallDetector]
+    cache: Path
 
 
 class Drawn(Dataset[Any]):
@@ -100,13 +103,13 @@ class Drawn(Dataset[Any]):
         return self.task.images[index], {"boxes": self.boxes[rows], "labels": self.labels[rows]}
 
 
-def scenes_task(seed: int, quick: bool, steps: int) -> Task:
+def scenes_task(seed: int, quick: bool, steps: int, cache: Path) -> Task:
     """Digits on photographs, a proposer trained on other writers."""
     scenes = digit_scenes(150 if quick else 800, seed=seed)
     pool = SceneImages(scenes)
     others = digit_scenes(550, seed=100 + seed, balanced=True, duplicates=0.0, writers=PROPOSER_WRITERS)
     known = SceneImages(others)
-    proposer = trained_proposer(others, steps)
+    proposer = kept_proposer(cache / f"proposer {seed} {steps}.pt", others, steps)
     seen = propose_objects(Subset(known, range(400, 550)), proposer)
     truth = known.objects.subset(range(400, 550))
     proposals = propose_objects(pool, proposer)
@@ -115,7 +118,7 @@ def scenes_task(seed: int, quick: bool, steps: int) -> Task:
     rare = rarest(pool.objects)
     unseen = digit_scenes(60 if quick else 200, seed=200, balanced=True, duplicates=0.0, writers=TEST_WRITERS)
     return Task(
-        name="scenes",
+        name=f"scenes{' quick' * quick} {seed}",
         truth=embedded,
         proposals=replace(proposals, units=true_units(pool.objects)),
         threshold=calibrate(seen, truth, reference="other writers").threshold,
@@ -126,7 +129,19 @@ def scenes_task(seed: int, quick: bool, steps: int) -> Task:
         groups=scenes.groups,
         rare=rare,
         make=lambda training: SmallDetector(10, rare=rare, seed=training),
+        cache=cache,
     )
+
+
+def kept_proposer(path: Path, scenes: DigitScenes, steps: int) -> TorchvisionProposer:
+    """A proposer trained now or by an earlier run."""
+    if not path.exists():
+        buffer = io.BytesIO()
+        torch.save(trained_proposer(scenes, steps).module().state_dict(), buffer)
+        write_atomic(path, buffer.getvalue())
+    detector = SmallDetector(len(scenes.class_names))
+    detector.load_state_dict(torch.load(path, weights_only=True))
+    return TorchvisionProposer(detector.eval(), scenes.class_names)
 
 
 class FrozenMaps(SmallDetector):
@@ -184,10 +199,12 @@ def voc5_task(seed: int, quick: bool, cache: Path) -> Task:
     test_maps = voc5_maps("val", cache)
     images = range(60 if quick else len(dataset))
     # What images are, and how large: all that a set to test on needs of a task.
-    unseen = Task("", annotated, annotated, 0.0, annotated, test_maps, _scale(annotated), None, places, [], FrozenMaps)
+    unseen = Task(
+        "", annotated, annotated, 0.0, annotated, test_maps, _scale(annotated), None, places, [], FrozenMaps, cache
+    )
     # CSOD asks for embeddings of annotated boxes: those of the proposal that overlaps most stand for them.
     return Task(
-        name="voc5",
+        name=f"voc5{' quick' * quick} {seed}",
         truth=replace(part.truth, features=nearest_features(part.truth, part.proposals)),
         proposals=part.proposals,
         threshold=part.calibration.threshold,
@@ -198,6 +215,7 @@ def voc5_task(seed: int, quick: bool, cache: Path) -> Task:
         groups=part.groups,
         rare=part.rare,
         make=lambda training: FrozenMaps(5, rare=part.rare, seed=training),
+        cache=cache,
     )
 
 
@@ -275,17 +293,23 @@ def summary(name: str, described_: Sequence[Sequence[float]], scores: Sequence[t
     return [name, *means, mean_and_spread(ap50, 1), mean_and_spread(rare, 1)]
 
 
-def trained(task: Task, phases: Sequence[Any], steps: int, seed: int) -> tuple[float, float]:
-    """AP50 and AP of rare classes after the phases, which share the steps."""
+def trained(task: Task, name: str, phases: Sequence[Any], steps: int, seed: int) -> tuple[float, float]:
+    """AP50 and AP of rare classes after the phases, which share the steps; found again where a run was interrupted."""
+    path = task.cache / "trainings" / f"{task.name} {name} {steps} {seed}.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        return found["ap50"], found["rare"]
     detector = task.make(seed)
     for data in phases:
         detector = fitted(SceneData(data, task.test), steps // len(phases), detector=detector, seed=seed)
-    return tested(detector, SceneData(task.test, task.test))
+    ap50, rare = tested(detector, SceneData(task.test, task.test))
+    write_atomic(path, json.dumps({"ap50": ap50, "rare": rare}).encode())
+    return ap50, rare
 
 
 def compare(tasks: Sequence[Task], unit: str, steps: int, trainings: int, append: bool) -> None:
     """All methods at equal images or at equal boxes."""
-    rows, started = [], time.perf_counter()
+    rows = []
     budgets = []
     for task in tasks:
         boxes = round(0.15 * len(task.truth))
@@ -296,15 +320,15 @@ def compare(tasks: Sequence[Task], unit: str, steps: int, trainings: int, append
             chosen = chosen_by(task, method, unit, budget, seed).indices
             lines.append(described(task, chosen))
             data = Subset(Drawn(task, task.truth), chosen.tolist())
-            scores += [trained(task, [data], steps, training) for training in range(trainings)]
+            name = f"{method} {budget} {unit}"
+            scores += [trained(task, name, [data], steps, training) for training in range(trainings)]
         rows.append(summary(method, lines, scores))
         print(rows[-1], flush=True)
     note = (
         f"Budget: {' / '.join(map(str, budgets))} {unit}, 15 % of the pool's boxes or as many images as hold them on "
-        f"average; {len(tasks)} selections x {trainings} trainings of {steps} steps, "
-        f"{time.perf_counter() - started:.0f} s in all."
+        f"average; {len(tasks)} selections x {trainings} trainings of {steps} steps."
     )
-    show(f"A small detector on {tasks[0].name} at equal {unit}", note, HEADER, rows, append)
+    show(f"A small detector on {tasks[0].name.split()[0]} at equal {unit}", note, HEADER, rows, append)
 
 
 def pretrain(tasks: Sequence[Task], steps: int, trainings: int, append: bool) -> None:
@@ -319,7 +343,7 @@ def pretrain(tasks: Sequence[Task], steps: int, trainings: int, append: bool) ->
         both = Drawn(task, with_human_labels(task.autolabels, task.truth, chosen))
         for name, phases in zip(names, ([people], [autolabels], [both], [autolabels, people]), strict=True):
             lines[name].append(described(task, chosen[:0] if name == "autolabels" else chosen))
-            scores[name] += [trained(task, phases, steps, training) for training in range(trainings)]
+            scores[name] += [trained(task, name, phases, steps, training) for training in range(trainings)]
             print(task.name, name, scores[name][-trainings:], flush=True)
     rows = [summary(name, lines[name], scores[name]) for name in names]
     note = (
@@ -327,7 +351,7 @@ def pretrain(tasks: Sequence[Task], steps: int, trainings: int, append: bool) ->
         f"labels in their place where there are any; {len(tasks)} selections x {trainings} trainings of {steps} steps "
         "in all phases together. Columns 2 to 6 count what people drew."
     )
-    show(f"Autolabels on {tasks[0].name}", note, HEADER, rows, append)
+    show(f"Autolabels on {tasks[0].name.split()[0]}", note, HEADER, rows, append)
 
 
 def main() -> None:
@@ -344,7 +368,9 @@ def main() -> None:
     selections, trainings, steps = (1, 1, 20) if given.quick else (given.selections, given.trainings, given.steps)
     for pool in given.pool:
         tasks = [
-            scenes_task(seed, given.quick, steps) if pool == "scenes" else voc5_task(seed, given.quick, given.cache)
+            scenes_task(seed, given.quick, steps, given.cache)
+            if pool == "scenes"
+            else voc5_task(seed, given.quick, given.cache)
             for seed in range(selections)
         ]
         for unit in ("images", "boxes"):

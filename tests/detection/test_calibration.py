@@ -93,9 +93,9 @@ def test_a_few_wrong_ones_at_the_top_do_not_break_the_rule() -> None:
 
 
 def test_a_threshold_below_one_that_breaks_the_rule_does_not_count() -> None:
-    # 2 wrong of 32 are too many; 2 of 40 would hold again.
-    hits = [1] * 30 + [0, 0] + [1] * 20
-    assert calibrate(*set_of(hits, falling(52))).threshold == falling(31)[-1]
+    # 2 wrong of 39 are too many; 2 of 40 and of all others below would hold again.
+    hits = [1] * 37 + [0, 0] + [1] * 20
+    assert calibrate(*set_of(hits, falling(59))).threshold == falling(38)[-1]
 
 
 def test_equal_scores_are_kept_together() -> None:

@@ -187,7 +187,7 @@ class TestTorchvision:
         class Flat(Toy):
             def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
                 found = super().forward(images)
-                found[0]["boxes"][0, 2] = 0.0
+                found[0]["boxes"][0] = torch.tensor([5.0, 5.0, 5.0, 9.0])
                 return found
 
         part = TorchvisionProposer(Flat(), ["a", "b"], floor=0.0).propose(IMAGES[:1])[0]
