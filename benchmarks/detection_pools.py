@@ -173,14 +173,14 @@ def digits_pools(seeds: Sequence[int], quick: bool) -> tuple[list[DetectionPool]
     others = digit_scenes(550, seed=100, duplicates=0.0, balanced=True, writers=PROPOSER_WRITERS)
     known = SceneImages(others)
     learnt = others._replace(images=others.images[:400], targets=others.targets[:400])
-    proposer = trained_proposer(learnt, 80 if quick else 400)
+    proposer = trained_proposer(learnt, 80 if quick else 250)
     held = range(400, 550)
     calibration = calibrate(
         propose_objects(Subset(known, held), proposer), known.objects.subset(held), reference="150 other scenes"
     )
     pools, found, total = [], 0, 0
     for seed in seeds:
-        scenes = digit_scenes(200 if quick else 1_200, seed=seed)
+        scenes = digit_scenes(200 if quick else 600, seed=seed)
         images = SceneImages(scenes)
         proposals = propose_objects(images, proposer)
         units = torch.bincount(images.objects.image, minlength=len(images))
