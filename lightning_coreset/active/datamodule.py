@@ -211,7 +211,7 @@ class ActiveLearningDataModule(PooledDataModule):
             CoresetError: Called before ``setup("fit")``.
         """
         pool = self.opened()
-        self.oracle = oracle = oracle or self.oracle
+        self.oracle = oracle = oracle or self.oracle or self._later_oracle
         if oracle is None:
             msg = "A warm start needs somebody to label: give oracle=DatasetOracle(), ExportToLabel(...) or another."
             raise ValueError(msg)

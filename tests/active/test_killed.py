@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-QUERIES = ("entropy", "k_center", "badge", "typiclust")
+QUERIES = ("entropy", "k_center", "badge", "typiclust", "callbacks")
 
 
 def run(script: str, *arguments: str) -> str:

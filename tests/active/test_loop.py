@@ -235,6 +235,11 @@ def test_a_trainer_that_trains_nothing_is_an_error(tmp_path: Path) -> None:
         looped(tmp_path, pooled(), epochs=0).run()
 
 
+def test_an_oracle_given_to_the_loop_alone_answers_the_warm_start_too(tmp_path: Path) -> None:
+    reports = looped(tmp_path, pooled(oracle=None), oracle=DatasetOracle()).run()
+    assert [line["images"] for line in reports] == [12, 18, 24]
+
+
 def test_processes_that_end_with_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CoresetError, match="ends its processes after each fit, .* give strategy='ddp'"):
         looped(tmp_path, pooled(), trainer={"strategy": "ddp_spawn", "devices": 2}).run()
