@@ -71,6 +71,8 @@ PARTS = (
     Part("signals", "signals"),
     Part("signal_methods", "signal_methods"),
     Part("dq_v2", "dq_v2"),
+    Part("detection", "detection"),
+    Part("segmentation", "segmentation"),
 )
 
 
