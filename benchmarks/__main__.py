@@ -73,6 +73,8 @@ PARTS = (
     Part("dq_v2", "dq_v2"),
     Part("active", "active", ("--check",)),
     Part("hcs", "hcs"),
+    Part("detection", "detection"),
+    Part("segmentation", "segmentation"),
 )
 
 

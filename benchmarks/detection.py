@@ -281,7 +281,7 @@ def neu_det(arguments: Any) -> None:
     whole = neu_det_pool(arguments.cache, arguments.quick)
     names = list(whole.truth.class_names or ())
     shares = (("pitted_surface", 0.08), ("scratches", 0.15), ("rolled-in_scale", 0.40))
-    seeds = range(2 if arguments.quick else 5)
+    seeds = range(2 if arguments.quick else 3)
     pools = [thinned(whole, [(names.index(name), share) for name, share in shares], 0.2, seed) for seed in seeds]
     told = whole.calibration
     note = (

@@ -157,7 +157,7 @@ def neu_det_pool(cache: Path, quick: bool) -> DetectionPool:
     known = [place for places in by_class for place in places]
     reference = [place for place in range(len(val)) if place not in known]
     seen = _Half(val, known, annotated[0])
-    detector = fitted(SceneData(seen, seen), 80 if quick else 250, detector=SmallDetector(6))
+    detector = fitted(SceneData(seen, seen), 80 if quick else 150, detector=SmallDetector(6))
     proposer = TorchvisionProposer(detector, names, floor=0.05)
     others = _Half(val, reference[:60] if quick else reference, annotated[0])
     calibration = calibrate(propose_objects(others, proposer), others.objects, reference="NEU-DET val, 300 others")

@@ -116,16 +116,17 @@ def main() -> None:
     """Four methods at the same masks, judged by the segmenter that learns from them."""
     parser = parser_of(__doc__)
     parser.set_defaults(cache=Path("coresets/detection"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     given = parser.parse_args()
     quiet()
-    steps, seeds = (20, 1) if given.quick else (150, 2)
+    steps, seeds = (20, [0]) if given.quick else (100, given.seeds)
     (maps, masks), (test_maps, test_masks) = frames("train", given.cache), frames("test", given.cache)
     if given.quick:
         test_maps, test_masks = test_maps[:20], test_masks[:20]
     pixels = torch.bincount(masks.flatten().long(), minlength=len(NAMES) + 1)[: len(NAMES)]
     rare = pixels.argsort()[:3]
     results: dict[tuple[float, str], list[list[float]]] = {}
-    for seed in range(seeds):
+    for seed in seeds:
         order = torch.randperm(len(maps), generator=seeded_generator(seed, "camvid"))
         known, pool = order[:_KNOWN], order[_KNOWN:].sort().values
         proposals = proposed(trained(maps, masks, known, steps, seed), maps[pool])
@@ -163,7 +164,7 @@ def main() -> None:
         f"true units charged; proposals: regions of a segmenter trained on {_KNOWN} other frames, score at least 0.5, "
         "embedding the mean backbone map inside. The same segmenter (two 1 x 1 convolutions on the frozen maps of a "
         f"backbone that has not seen segmentation, {steps} steps) learns from what was chosen; all 233 test frames. "
-        f"{seeds} seeds. Rarest by pixels: {', '.join(NAMES[label] for label in rare.tolist())}."
+        f"Seeds: {', '.join(map(str, seeds))}. Rarest by pixels: {', '.join(NAMES[label] for label in rare.tolist())}."
     )
     header = ["masks", "method", "mIoU %", "mIoU of the rarest %", "masks drawn", "frames", "balance"]
     show("CamVid: segmentation at the same masks", note, header, rows, given.append)
