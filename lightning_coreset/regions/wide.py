@@ -1,5 +1,6 @@
 """Scenes too large for memory: read as windows, coarse ones from a coarse decoding."""
 
+import mmap
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -109,7 +110,14 @@ class ArrayReader:
 
     def read(self, x0: int, y0: int, x1: int, y1: int, shape: tuple[int, int]) -> Array:
         """The window as it is."""
-        return np.asarray(self.pixels[y0:y1, x0:x1])
+        mapped = getattr(self.pixels, "_mmap", None)
+        if mapped is None:
+            return np.asarray(self.pixels[y0:y1, x0:x1])
+        window = np.array(self.pixels[y0:y1, x0:x1])
+        # Pages of a file that were read once stay with the process unless it says otherwise.
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+        return window
 
 
 class TiffReader:

@@ -63,7 +63,8 @@ def test_windows_are_those_of_the_scene_in_memory(form: str, box: Any, size: Any
     assert found.shape == expected.shape
     # JPEG loses a little, and windows that are averaged down before they are resized differ a little.
     torch.testing.assert_close(found, expected, rtol=0, atol=0.07 if form == "jpg" else 0.035)
-    assert (found - expected).abs().mean() < 0.006
+    # An eighth of a JPEG reaches up to seven pixels past the border, which is much of so small a scene.
+    assert (found - expected).abs().mean() < (0.012 if form == "jpg" else 0.006)
 
 
 @pytest.mark.parametrize("reader", ["TiffReader", "RasterReader"])
