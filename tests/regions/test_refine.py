@@ -1,9 +1,8 @@
 """Laws of a refinement: honest counts, no dependence on chunks and batches, finite whatever comes."""
 
-import subprocess
-import sys
 import warnings
-from pathlib import Path
+import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -377,33 +376,24 @@ def test_bad_input_is_one_clear_line(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-_PEAK = """
-import resource, sys
-import torch
-from lightning_coreset.regions import HCSConfig, refine
-from tests.regions.models import Counting
-torch.set_num_threads(1)
-chunk, grid = map(int, sys.argv[1:])
-images, model = torch.rand(4, 3, 1024, 1024), Counting()
-config = HCSConfig(levels=((grid, 4),), chunk=chunk)
-model(torch.rand(1, 3, 256, 256))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-refine(images, model, config, input_size=256)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
+@pytest.mark.parametrize("grid", [4, 8])
+@pytest.mark.parametrize(
+    "config", [HCSConfig(), HCSConfig(w_ro=0.65), HCSConfig(search="lattice")], ids=["", "ro", "R2"]
+)
+def test_crops_of_one_chunk_are_alive_at_a_time_however_many_regions_there_are(grid: int, config: HCSConfig) -> None:
+    given: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+    model = Counting()
 
+    def forward(crops: Tensor) -> Tensor:
+        given.append(weakref.ref(crops))
+        alive.append(sum(len(one) for one in (ref() for ref in given) if one is not None))
+        return model(crops)
 
-def test_memory_grows_with_the_chunk_and_not_with_the_regions() -> None:
-    def megabytes(chunk: int, grid: int) -> float:
-        command = [sys.executable, "-W", "ignore", "-c", _PEAK, str(chunk), str(grid)]
-        root = Path(__file__).parents[2]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, check=True)
-        return int(done.stdout) / 1e3
-
-    # A crop of 256 pixels takes 0.8 MB, and its maps about 1 MB.
-    few, many, wide = megabytes(2, 4), megabytes(2, 8), megabytes(64, 8)
-    assert many < few + 40, "64 regions of each scene, not 16"
-    assert wide > many + 40, "64 at a time, not 2"
+    levels = "auto" if config.search == "lattice" else ((grid, 4),)
+    refine(scenes(4), forward, replace(config, levels=levels, chunk=5), input_size=8)
+    assert max(alive) <= 5
+    assert len(given) > 4 * grid * grid / 5 or config.search == "lattice"
 
 
 def test_bad_levels_are_told_before_the_model_works() -> None:
