@@ -45,22 +45,33 @@ def finish(root: Path) -> float:
     return time.monotonic() - begun
 
 
+def written(journal: Path) -> int:
+    """Whole lines of a journal."""
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
 if __name__ == "__main__":
     root, kills, generator = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
     seconds = finish(root / "undisturbed")
     history = (root / "undisturbed" / "journal.jsonl").read_bytes()
+    total = history.count(b"\n")
     lines: list[int] = []
     while len(lines) < kills:
         folder = root / str(len(lines))
         # Up to three kills of one run.
         for _ in range(generator.randint(1, 3)):
             child = start(folder)
-            time.sleep(generator.random() * seconds)
+            # Moments are told by what is written, so that they differ on machines of any speed.
+            journal = folder / "journal.jsonl"
+            wanted = generator.randint(written(journal), total)
+            patience = time.monotonic() + 3 * seconds
+            while written(journal) < wanted and time.monotonic() < patience:
+                time.sleep(0.001)
+            time.sleep(generator.random() * seconds / total)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            journal = folder / "journal.jsonl"
-            lines.append(journal.read_bytes().count(b"\n") if journal.exists() else 0)
+            lines.append(written(journal))
         finish(folder)
         if (folder / "journal.jsonl").read_bytes() != history:
             sys.exit(f"the run in {folder}, killed after {lines[-1]} lines, has another history")
-    print("killed after", sorted(lines), "of", history.count(b"\n"), "lines")
+    print("killed after", sorted(lines), "of", total, "lines")
