@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_coreset import ActiveLearningRounds, ActiveLearningWarmStart
 from lightning_coreset.active import ActiveLearningDataModule, ActiveLearningLoop, DatasetOracle
-from tests.helpers.lightning_parts import DigitsSource, LinearNet, quiet_trainer
+from tests.helpers.lightning_parts import DigitsSource, LinearNet, leave_ranks, quiet_trainer
 
 
 class Certain(LinearNet):
@@ -56,3 +56,4 @@ if __name__ == "__main__":
             return quiet_trainer(root / query, max_epochs=3, **settings)
 
         ActiveLearningLoop(trainer, Certain, datamodule, query=query, rounds=4, budget=6).run()
+    leave_ranks()

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from lightning_coreset import RegionRefinement
-from tests.helpers.lightning_parts import quiet_trainer
+from tests.helpers.lightning_parts import leave_ranks, quiet_trainer
 from tests.regions.models import CONFIG, SIZE, Frozen, loader
 
 
@@ -25,3 +25,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_ranks()
