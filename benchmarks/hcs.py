@@ -1,7 +1,7 @@
 """HCS: what regions are worth on wide scenes, against opponents that encode as many pixels; terms, masks, harm.
 
 python -m benchmarks.hcs [--parts measure report segmentation harm cost transformer] [--scenes 150] [--seeds 3]
-                         [--networks resnet20 resnet32 squeezenet] [--placements unaligned aligned] [--quick] [--append]
+                         [--networks resnet20 resnet32 timm squeezenet] [--placements unaligned aligned] [--quick] [--append]
 
 ``measure`` keeps what each method said of each scene in the cache, so that runs add up; ``report`` makes the tables.
 """
@@ -58,7 +58,7 @@ def measure(given: Any, folder: Path) -> None:
     cache = given.cache / "hcs"
     cache.mkdir(parents=True, exist_ok=True)
     for name in given.networks:
-        network = load(name, folder)
+        network = load(name, folder, cache)
         print(f"{network.name}: {100 * network.accuracy():.1f} % of single tiles", flush=True)
         for placement in given.placements:
             for seed in range(given.first_seed, given.first_seed + given.seeds):
@@ -78,7 +78,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parts = ("measure", "report", *_MORE)
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet32", "squeezenet"])
+    parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet32", "timm"])
     parser.add_argument("--placements", nargs="+", choices=PLACEMENTS, default=PLACEMENTS[::-1])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--scenes", type=int, default=150)

@@ -55,18 +55,18 @@ SCAN_VARIANTS: dict[str, tuple[HCSConfig, bool]] = {
     for name, choices in {
         "scan, synergy 0.8": {"scan_sy": 0.8},
         "scan, synergy 0.2": {"scan_sy": 0.2},
-        "scan, tau 0.1": {"scan_tau": 0.1},
-        "scan, tau 0.05": {"scan_tau": 0.05},
+        "scan, by loss": {"scan_weight": "loss"},
+        "scan, by loss, tau 0.05": {"scan_weight": "loss", "scan_tau": 0.05},
+        "scan, by loss, synergy 0.8": {"scan_weight": "loss", "scan_sy": 0.8},
         "scan, best": {"fuse": "best"},
         "scan, 16 kept": {"keep": 16},
-        "scan, 16 kept, tau 0.05": {"keep": 16, "scan_tau": 0.05},
         "dense, synergy 0.8": {"engine": "dense", "scan_sy": 0.8},
     }.items()
 }
 
 
 def fused(logits: Tensor, count: int) -> dict[str, Tensor]:
-    """Log-probabilities ``[B, classes]`` of three ways to use the first crops ``[B, n, classes]``."""
+    """Probabilities ``[B, classes]`` by four ways to use the first crops ``[B, n, classes]``."""
     said, loss = logits[:, :count].softmax(2), entropy(logits[:, :count])
     best = loss.argmin(1)
     surest = said[torch.arange(len(said)), best]
@@ -77,6 +77,7 @@ def fused(logits: Tensor, count: int) -> dict[str, Tensor]:
         f"random {count}, most certain": surest,
         f"random {count}, top {_TOP}": eight,
         f"random {count}, confidence pooling": pooled,
+        f"random {count}, energy": logits[:, :count].logsumexp(1).softmax(1),
     }
 
 

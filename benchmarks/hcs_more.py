@@ -198,7 +198,7 @@ def harm(folder: Path, given: Any) -> None:
     rows: list[list[object]] = [
         ["SqueezeNet, 224 px, voc5", count, _percent(own), "gated", f"{same} of {count} the same bits"]
     ]
-    cifar = load("resnet20", folder)
+    cifar = load("resnet20", folder, given.cache / "hcs")
     drawn = torch.randperm(len(cifar.tiles.images), generator=seeded_generator("harm"))[: 6 if given.quick else 200]
     wide = nn.functional.interpolate(cifar.tiles.images[drawn], (256, 256), mode="bilinear")
     own_photographs = [

@@ -168,7 +168,7 @@ def _blob(count: int, side: int, generator: torch.Generator) -> list[int]:
     """Places of a square grid that hang together."""
     places = [int(torch.randint(side * side, (1,), generator=generator))]
     while len(places) < count:
-        row, column = divmod(places[int(torch.randint(len(places), (1,), generator=generator))], 8)
+        row, column = divmod(places[int(torch.randint(len(places), (1,), generator=generator))], side)
         down, across = ((-1, 0), (1, 0), (0, -1), (0, 1))[int(torch.randint(4, (1,), generator=generator))]
         row, column = row + down, column + across
         if 0 <= row < side and 0 <= column < side and row * side + column not in places:

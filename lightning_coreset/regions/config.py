@@ -16,6 +16,7 @@ Synergy = Literal["pair", "gain", "literal"]
 Select = Literal["rank", "greedy", "k_center", "facility_location", "herding", "random"]
 Fuse = Literal["softmax", "mean", "best", "prob", "feature"]
 Normalize = Literal["none", "minmax"]
+ScanWeight = Literal["energy", "loss"]
 Levels = Literal["auto"] | Sequence[tuple[GridSide, int]]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -26,6 +27,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "select": get_args(Select),
     "fuse": get_args(Fuse),
     "normalize": get_args(Normalize),
+    "scan_weight": get_args(ScanWeight),
 }
 _AT_LEAST_ONE = ("max_levels", "chunk", "keep")
 _NOT_NEGATIVE = ("noise", "gain", "min_zoom")
@@ -43,7 +45,8 @@ class HCSConfig:
             fine, each grid a multiple of the one before.
         engine: ``"scan"`` reads a feature map of the whole scene and looks again at the best windows, ``"dense"`` does
             not look again, ``"crop"`` encodes each region, ``"mask"`` encodes the blackened scene once more (a visual
-            aid: it loses 30 to 80 points). ``"auto"``: scan where the model gives a map, else crop.
+            aid: it loses 30 to 80 points). ``"auto"``: scan where the model gives a map that says what crops would
+            say (`map_fidelity`), else crop.
         search: Of ``crop``: ``"hierarchical"`` goes coarse to fine, ``"lattice"`` looks at crops of the input's size
             spread evenly, at the same forwards. ``"auto"`` is what ``benchmarks/hcs`` found better on scenes whose
             objects do not sit on a grid, and hierarchical where ``levels``, ``exhaustive``, ``max_forwards`` or
@@ -72,9 +75,14 @@ class HCSConfig:
         saliency: ``[H, W]`` or ``[B, H, W]``, or a callable of the images: multiplies the first level's importance.
         scorer: Callable ``embeddings [n, d] -> [n]`` in place of the four terms, such as a trained `ScoreMLP`.
         keep: Windows kept by ``scan`` and ``dense``.
-        scan_tau: Temperature of their weights.
+        scan_weight: What weighs the probabilities of the windows that ``scan`` encodes again: ``"energy"``, the
+            logarithm of the sum of exp(logits), which tells known things from clutter where the loss is near zero
+            for both; or ``"loss"``, by softmax(-L / scan_tau). Windows of equal energy (a model that gives
+            log-probabilities) are weighed by the loss.
+        scan_tau: Temperature of weights by the loss, in ``dense`` always.
         scan_sy: Weight, in their ranking, of the least entropy of a window's mean with a window beside it (the synergy
-            of ``scan``). It did not help in ``benchmarks/hcs`` where objects do not sit on a grid, hence off.
+            of ``scan``). In ``benchmarks/hcs`` it gains where objects stand together and costs more where they stand
+            alone, hence off.
         alpha: Share of a region's prediction in segmentation; the rest is the whole view's.
         noise: Deviation of the noise of Eq. 5, in the units of the images.
         gain: Deviation of its factor on each channel.
@@ -115,6 +123,7 @@ class HCSConfig:
     saliency: Any = None
     scorer: Callable[[Tensor], Tensor] | None = None
     keep: int = 8
+    scan_weight: ScanWeight = "energy"
     scan_tau: float = 0.25
     scan_sy: float = 0.0
     alpha: float = 0.5

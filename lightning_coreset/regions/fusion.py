@@ -13,6 +13,8 @@ from lightning_coreset.regions.selection import coarse
 
 # Logarithms of probabilities that underflowed stay finite.
 _LEAST_PROBABILITY = 1e-30
+# Energies (nats) nearer than this say nothing: log-probabilities all have zero.
+_LEAST_SPREAD = 1e-3
 
 
 def weights_of(scores: Tensor, fuse: str, tau: float) -> Tensor:
@@ -30,16 +32,32 @@ def weights_of(scores: Tensor, fuse: str, tau: float) -> Tensor:
     return (scores / tau).softmax(dim=0)
 
 
+def energy_weights(logits: Tensor) -> Tensor | None:
+    """Weights ``[k]`` by softmax of the energy (the logarithm of the sum of exp(logits)); None where all are equal.
+
+    Probabilities under these weights are those of the logits' log-sum-exp over regions: a class is as likely as its
+    strongest evidence, and a region that excites no class, sure as it may be of the least faint, hardly counts.
+
+    Example:
+        >>> energy_weights(torch.tensor([[9.0, 0.0], [1.0, -9.0]])).round(decimals=3).tolist()
+        [1.0, 0.0]
+    """
+    energy = logits.to(accumulator_dtype(logits.device)).logsumexp(dim=1)
+    return energy.softmax(dim=0) if bool(energy.max() - energy.min() > _LEAST_SPREAD) else None
+
+
 def fuse_regions(kept: Kept, fuse: str, tau: float, head: Callable[[Tensor], Any] | None) -> tuple[Tensor, Tensor]:
     """Logits ``[classes]`` and weights ``[k]`` of a scene.
 
-    ``softmax``, ``mean`` and ``best`` weigh logits; ``prob`` probabilities, whose logarithm is returned; ``feature``
-    embeddings, whose mean the head turns into logits.
+    ``softmax``, ``mean`` and ``best`` weigh logits; ``prob`` probabilities, whose logarithm is returned, and ``energy``
+    the same by `energy_weights`; ``feature`` embeddings, whose mean the head turns into logits.
 
     Raises:
         ValueError: ``feature`` without a head, or without embeddings.
     """
-    weights = weights_of(kept.scores, fuse, tau)
+    weights = energy_weights(kept.logits) if fuse == "energy" else None
+    if weights is None:
+        weights = weights_of(kept.scores, fuse, tau)
     wide = accumulator_dtype(kept.logits.device)
     if fuse == "best":
         # Not a sum: a logit of minus infinity times a weight of zero is no number.
@@ -53,7 +71,7 @@ def fuse_regions(kept: Kept, fuse: str, tau: float, head: Callable[[Tensor], Any
             raise ValueError(msg)
         mean = (weights.unsqueeze(1) * kept.rows.to(weights.dtype)).sum(dim=0, keepdim=True)
         return parse(head(mean.to(kept.rows.dtype)), 1)[1].squeeze(0), weights
-    if fuse == "prob":
+    if fuse in ("prob", "energy"):
         mean = (weights.unsqueeze(1) * kept.logits.to(wide).softmax(dim=1)).sum(dim=0)
         return mean.clamp(min=_LEAST_PROBABILITY).log().to(kept.logits.dtype), weights
     return (weights.unsqueeze(1) * kept.logits.to(wide)).sum(dim=0).to(kept.logits.dtype), weights

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_coreset.regions.adapters.adapter import Adapter, evaluating
+from lightning_coreset.regions.adapters.fidelity import LEAST_FIDELITY
 from lightning_coreset.regions.config import HCSConfig
 from lightning_coreset.regions.encoding import Encoder, parse
 from lightning_coreset.regions.fusion import fuse_regions, weights_of
@@ -225,7 +226,8 @@ class _Run:
         answer, whole = scan(
             self.encode, self.scenes, self.adapter.features, self.adapter.head, config, self.truth, again
         )
-        fuse = "prob" if config.fuse in ("softmax", "feature") else config.fuse
+        weighed = "energy" if again and config.scan_weight == "energy" else "prob"
+        fuse = weighed if config.fuse in ("softmax", "feature") else config.fuse
         fused = [fuse_regions(kept, fuse, config.scan_tau, self.adapter.head) for kept in answer.kept]
         native = self.scenes.size[0] * self.scenes.size[1] / (self.size[0] * self.size[1])
         pixels = native + int(answer.forwards.max()) - 1
@@ -292,6 +294,8 @@ class _Run:
         if self.config.engine != "auto":
             return self.config.engine
         mapped = self.adapter.features is not None and self.adapter.head is not None
+        fidelity = self.adapter.fidelity
+        mapped = mapped and (fidelity is None or fidelity >= LEAST_FIDELITY)
         in_memory = isinstance(self.scenes, TensorScenes)
         return "scan" if mapped and in_memory and not self._asks_for_levels() else "crop"
 

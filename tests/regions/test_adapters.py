@@ -21,6 +21,7 @@ from lightning_coreset.regions import (
     transformers_clip_adapter,
 )
 from lightning_coreset.regions.adapters.feature_map import known_input_size
+from lightning_coreset.regions.adapters.fidelity import map_fidelity
 from tests.regions.models import Counting, scenes
 
 torch.manual_seed(0)
@@ -101,6 +102,30 @@ class TestFeatureMap:
         assert (
             refine(scenes(2), from_module(net, input_size=16, probe=True), HCSConfig(levels=((2, 1),))).engine == "crop"
         )
+
+    def test_a_map_whose_windows_say_nothing_of_crops_is_not_searched_unasked(self) -> None:
+        net = plain("pooled by a module").eval()
+        adapter = from_module(net, input_size=16, probe=True)
+        assert 0.7 < adapter.fidelity <= 1
+        doubtful = adapter.replace(fidelity=0.5)
+        assert refine(scenes(2), doubtful).engine == "crop"
+        assert refine(scenes(2), doubtful, HCSConfig(engine="scan")).engine == "scan", "whoever asks for it gets it"
+        assert refine(scenes(2), adapter.replace(fidelity=None)).engine == "scan"
+
+    def test_fidelity_is_one_without_context_and_falls_with_it(self) -> None:
+        def pointwise(images: Tensor) -> Tensor:
+            return images.relu()
+
+        def padded(images: Tensor) -> Tensor:
+            # Half of what a crop of 8 px sees is padding, and none of what a window of a large map sees.
+            wide = nn.functional.avg_pool2d(images, 9, 1, 4)
+            return torch.cat(
+                [wide, torch.ones_like(images) - nn.functional.avg_pool2d(torch.ones_like(images), 9, 1, 4)], 1
+            )
+
+        assert map_fidelity(pointwise, (8, 8)) == pytest.approx(1)
+        assert map_fidelity(padded, (8, 8)) < map_fidelity(padded, (64, 64)) < 1
+        assert map_fidelity(padded, (8, 8)) == map_fidelity(padded, (8, 8))
 
     def test_input_sizes_that_are_known(self) -> None:
         assert known_input_size(timm.create_model("resnet10t")) == (176, 176)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_coreset.regions import Adapter, HCSConfig, Refinement, refine
+from lightning_coreset.regions.fusion import fuse_regions
 from lightning_coreset.regions.refinement import covered_share
+from lightning_coreset.regions.search import Kept
 from tests.regions.models import Counting, Segmenting, WithEmbedding, scenes
 
 HIERARCHICAL = HCSConfig(search="hierarchical")
@@ -30,6 +32,7 @@ CONFIGS = {
     "best": HCSConfig(fuse="best", normalize="minmax", search="hierarchical"),
     "prob": HCSConfig(fuse="prob", search="hierarchical"),
     "scan": HCSConfig(engine="scan"),
+    "scan by loss": HCSConfig(engine="scan", scan_weight="loss", scan_sy=0.8),
     "dense": HCSConfig.fast(),
 }
 
@@ -225,6 +228,32 @@ def test_a_scorer_takes_the_place_of_the_terms() -> None:
     assert found.n_forwards == 17, "the perturbed pass is what a scorer saves"
     best = found.terms[0]["score"].topk(3).indices.sort().values
     assert torch.equal(found.terms[0]["kept"].nonzero()[:, 1].view(2, 3), best)
+
+
+class TestSecondLook:
+    def test_probabilities_are_those_of_the_log_sum_of_exponentials(self) -> None:
+        images, model = scenes(3), Counting()
+        found = run(images, model, HCSConfig(engine="scan"))
+        for image, boxes, weights, logits in zip(images, found.boxes, found.weights, found.logits, strict=True):
+            crops = torch.stack([image[:, y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist()])
+            said = model(nn.functional.interpolate(crops, (8, 8), mode="bilinear", antialias=True)).double()
+            torch.testing.assert_close(
+                logits.softmax(0).double(), said.logsumexp(dim=0).softmax(0), rtol=1e-4, atol=1e-5
+            )
+            torch.testing.assert_close(weights.double(), said.logsumexp(dim=1).softmax(0), rtol=1e-4, atol=1e-5)
+
+    def test_without_energy_the_loss_weighs(self) -> None:
+        logits = torch.tensor([[8.0, 0.0], [1.0, 0.5]])
+        scores = torch.tensor([-0.1, -0.9])
+        kept = Kept(torch.zeros(2, 4), scores, logits.log_softmax(dim=1), None)
+        weights = fuse_regions(kept, "energy", 0.25, None)[1]
+        torch.testing.assert_close(weights, (scores / 0.25).softmax(0), check_dtype=False)
+
+    def test_a_strong_voice_outweighs_many_faint_sure_ones(self) -> None:
+        strong, faint = torch.tensor([[20.0, 0.0, 9.0]]), torch.tensor([[-30.0, 0.0, -30.0]])
+        kept = Kept(torch.zeros(6, 4), torch.zeros(6), torch.cat([strong, faint.expand(5, -1)]), None)
+        assert fuse_regions(kept, "energy", 0.25, None)[0].argmax() == 0
+        assert fuse_regions(kept, "prob", 0.25, None)[0].argmax() == 1
 
 
 def test_features_are_fused_before_the_head() -> None:

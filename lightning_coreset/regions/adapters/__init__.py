@@ -8,6 +8,7 @@ from lightning_coreset.regions.adapters.clip import (
     transformers_clip_adapter,
 )
 from lightning_coreset.regions.adapters.feature_map import from_module
+from lightning_coreset.regions.adapters.fidelity import map_fidelity
 from lightning_coreset.regions.adapters.options import option_likelihood_adapter
 from lightning_coreset.regions.adapters.segmentation import segmentation_adapter
 
@@ -15,6 +16,7 @@ __all__ = (
     "Adapter",
     "clip_adapter",
     "from_module",
+    "map_fidelity",
     "open_clip_adapter",
     "option_likelihood_adapter",
     "prompt_features",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.regions.adapters.adapter import Adapter, evaluating
+from lightning_coreset.regions.adapters.fidelity import map_fidelity
 from lightning_coreset.regions.views import as_size
 
 _TOLERANCE = 1e-3
@@ -26,7 +27,8 @@ def from_module(
 ) -> Adapter:
     """An adapter of any module; with its feature map where it is a timm or torchvision classifier that pools one.
 
-    A map is believed only if pooling it and applying the head gives the module's own logits on noise.
+    A map is believed only if pooling it and applying the head gives the module's own logits on noise; how far its
+    windows say what crops of a wide scene would say is measured too (`Adapter.fidelity`).
 
     Args:
         module: Images to logits.
@@ -45,7 +47,17 @@ def from_module(
     if size is None or probe is False or not (probe or library):
         return adapter
     found = _feature_map(module, adapter.forward, size)
-    return adapter if found is None else adapter.replace(features=found[0], head=found[1])
+    if found is None:
+        return adapter
+    features, head = found
+    noise = _noise(module, size)
+    try:
+        with torch.no_grad(), evaluating(module):
+            fidelity = map_fidelity(features, size, noise.shape[1], noise)
+    except _CANNOT:
+        # A network that takes twice its size and no more.
+        return adapter
+    return adapter.replace(features=features, head=head, fidelity=fidelity)
 
 
 def known_input_size(module: Any) -> tuple[int, int] | None:
