@@ -53,14 +53,15 @@ VARIANTS: dict[str, HCSConfig] = {
 SCAN_VARIANTS: dict[str, tuple[HCSConfig, bool]] = {
     name: (HCSConfig(**{"engine": "scan", **choices}), True)
     for name, choices in {
-        "scan, synergy 0.8": {"scan_sy": 0.8},
-        "scan, synergy 0.2": {"scan_sy": 0.2},
+        "scan, no synergy": {"scan_sy": 0.0},
+        "scan, crops alone": {"heard": 0},
+        "scan, crops alone, by loss": {"heard": 0, "scan_weight": "loss"},
         "scan, by loss": {"scan_weight": "loss"},
-        "scan, by loss, tau 0.05": {"scan_weight": "loss", "scan_tau": 0.05},
-        "scan, by loss, synergy 0.8": {"scan_weight": "loss", "scan_sy": 0.8},
+        "scan, tau 1": {"scan_tau": 1.0},
+        "scan, tau 5": {"scan_tau": 5.0},
         "scan, best": {"fuse": "best"},
         "scan, 16 kept": {"keep": 16},
-        "dense, synergy 0.8": {"engine": "dense", "scan_sy": 0.8},
+        "dense, no synergy": {"engine": "dense", "scan_sy": 0.0},
     }.items()
 }
 

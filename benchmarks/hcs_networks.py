@@ -117,7 +117,7 @@ def _resnet(name: str, folder: Path) -> Network:
 
 
 def _timm_cnn(folder: Path, path: Path) -> Network:
-    """The smallest residual network of timm at a stride of 8, trained here on ten of the classes of resisc12 at 32 px."""
+    """The smallest residual network of timm at a stride of 8, trained here on ten classes of resisc12 at 32 px."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network: Any = timm.create_model("test_resnet", num_classes=_KNOWN, output_stride=8)

@@ -19,7 +19,7 @@ _WAYS = ("most certain", "top 8", "confidence pooling")
 _SHOWN = (
     *("whole view", "mean of the map", "random 8 cells, mean", "tiling 8 x 8, mean probability"),
     *("tiling 8 x 8, most certain", *(f"random {CROP_FORWARDS}, {way}" for way in _WAYS)),
-    *("quasi-random 41, most certain", *(f"random {SCAN_PIXELS}, {way}" for way in _WAYS)),
+    *("quasi-random 41, most certain", *(f"random {SCAN_PIXELS}, {way}" for way in (*_WAYS, "energy"))),
     *("paper", "crop, hierarchical", "crop, lattice", "crop, default", "dense", "scan"),
 )
 _COSTS = {
@@ -164,9 +164,9 @@ def _differences(kept: Kept, networks: list[str], placement: str, append: bool) 
 
 
 def _scan_parts(kept: Kept, networks: list[str], placement: str, append: bool) -> None:
-    names = [name for name in SCAN_VARIANTS if name != "dense, synergy 0.8"]
+    names = [name for name in SCAN_VARIANTS if name != "dense, no synergy"]
     rows = [[name, *_means(kept, networks, placement, name, "scan")] for name in ("scan", *names)]
-    rows += [[name, *_means(kept, networks, placement, name, "dense")] for name in ("dense", "dense, synergy 0.8")]
+    rows += [[name, *_means(kept, networks, placement, name, "dense")] for name in ("dense", "dense, no synergy")]
     rows = [row for row in rows if any(row[1:])]
     note = "Top-1, mean over kinds and networks, and points against the default of the engine. 16 kept cost 80 inputs."
     show(

@@ -30,7 +30,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "scan_weight": get_args(ScanWeight),
 }
 _AT_LEAST_ONE = ("max_levels", "chunk", "keep")
-_NOT_NEGATIVE = ("noise", "gain", "min_zoom")
+_NOT_NEGATIVE = ("noise", "gain", "min_zoom", "heard", "scan_sy")
 _POSITIVE = ("tau", "scan_tau")
 
 
@@ -74,15 +74,14 @@ class HCSConfig:
         overlap: Share of a cell by which regions reach into their neighbours.
         saliency: ``[H, W]`` or ``[B, H, W]``, or a callable of the images: multiplies the first level's importance.
         scorer: Callable ``embeddings [n, d] -> [n]`` in place of the four terms, such as a trained `ScoreMLP`.
-        keep: Windows kept by ``scan`` and ``dense``.
-        scan_weight: What weighs the probabilities of the windows that ``scan`` encodes again: ``"energy"``, the
-            logarithm of the sum of exp(logits), which tells known things from clutter where the loss is near zero
-            for both; or ``"loss"``, by softmax(-L / scan_tau). Windows of equal energy (a model that gives
-            log-probabilities) are weighed by the loss.
-        scan_tau: Temperature of weights by the loss, in ``dense`` always.
-        scan_sy: Weight, in their ranking, of the least entropy of a window's mean with a window beside it (the synergy
-            of ``scan``). In ``benchmarks/hcs`` it gains where objects stand together and costs more where they stand
-            alone, hence off.
+        keep: Windows that ``scan`` encodes again as crops, and that ``dense`` keeps.
+        heard: Windows of the map, corrected by what the crops say, that ``scan`` hears beside the crops.
+        scan_weight: What weighs their probabilities in ``scan``: ``"energy"``, the logarithm of the sum of
+            exp(logits), which tells known things from clutter where the loss is near zero for both; or ``"loss"``.
+            Where all energies are equal (a model that gives log-probabilities) the loss weighs; in ``dense`` always.
+        scan_tau: Temperature of these weights; None is 2.5 for energies and 0.25 for losses.
+        scan_sy: Weight, in the ranking of ``dense`` and of the corrected map, of the least entropy of a window's mean
+            with a window beside it (the synergy).
         alpha: Share of a region's prediction in segmentation; the rest is the whole view's.
         noise: Deviation of the noise of Eq. 5, in the units of the images.
         gain: Deviation of its factor on each channel.
@@ -123,9 +122,10 @@ class HCSConfig:
     saliency: Any = None
     scorer: Callable[[Tensor], Tensor] | None = None
     keep: int = 8
+    heard: int = 3
     scan_weight: ScanWeight = "energy"
-    scan_tau: float = 0.25
-    scan_sy: float = 0.0
+    scan_tau: float | None = None
+    scan_sy: float = 0.8
     alpha: float = 0.5
     noise: float = 0.06
     gain: float = 0.1
@@ -145,6 +145,8 @@ class HCSConfig:
         for names, lowest, strict in ((_AT_LEAST_ONE, 1, False), (_NOT_NEGATIVE, 0, False), (_POSITIVE, 0, True)):
             for name in names:
                 value = getattr(self, name)
+                if value is None and name == "scan_tau":
+                    continue
                 if not value >= lowest or (strict and value == lowest):
                     bound = "more than" if strict else "at least"
                     msg = f"{name}={value!r} is not accepted: give {bound} {lowest}."

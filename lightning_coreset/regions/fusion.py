@@ -32,30 +32,33 @@ def weights_of(scores: Tensor, fuse: str, tau: float) -> Tensor:
     return (scores / tau).softmax(dim=0)
 
 
-def energy_weights(logits: Tensor) -> Tensor | None:
-    """Weights ``[k]`` by softmax of the energy (the logarithm of the sum of exp(logits)); None where all are equal.
+def energy_weights(logits: Tensor, tau: float) -> Tensor | None:
+    """Weights ``[k]`` by softmax(E / tau), E the logarithm of the sum of exp(logits); None where all E are equal.
 
-    Probabilities under these weights are those of the logits' log-sum-exp over regions: a class is as likely as its
-    strongest evidence, and a region that excites no class, sure as it may be of the least faint, hardly counts.
+    A region that excites no class, sure as it may be of the least faint one, hardly counts. At tau = 1 the
+    probabilities under these weights are those of the logits' log-sum-exp over regions.
 
     Example:
-        >>> energy_weights(torch.tensor([[9.0, 0.0], [1.0, -9.0]])).round(decimals=3).tolist()
+        >>> energy_weights(torch.tensor([[9.0, 0.0], [1.0, -9.0]]), 1.0).round(decimals=3).tolist()
         [1.0, 0.0]
     """
     energy = logits.to(accumulator_dtype(logits.device)).logsumexp(dim=1)
-    return energy.softmax(dim=0) if bool(energy.max() - energy.min() > _LEAST_SPREAD) else None
+    return (energy / tau).softmax(dim=0) if bool(energy.max() - energy.min() > _LEAST_SPREAD) else None
 
 
-def fuse_regions(kept: Kept, fuse: str, tau: float, head: Callable[[Tensor], Any] | None) -> tuple[Tensor, Tensor]:
+def fuse_regions(
+    kept: Kept, fuse: str, tau: float, head: Callable[[Tensor], Any] | None, energy_tau: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Logits ``[classes]`` and weights ``[k]`` of a scene.
 
-    ``softmax``, ``mean`` and ``best`` weigh logits; ``prob`` probabilities, whose logarithm is returned, and ``energy``
-    the same by `energy_weights`; ``feature`` embeddings, whose mean the head turns into logits.
+    ``softmax``, ``mean`` and ``best`` weigh logits; ``prob`` probabilities, whose logarithm is returned; ``feature``
+    embeddings, whose mean the head turns into logits. With ``energy_tau`` energies weigh in place of scores, where
+    they differ.
 
     Raises:
         ValueError: ``feature`` without a head, or without embeddings.
     """
-    weights = energy_weights(kept.logits) if fuse == "energy" else None
+    weights = None if energy_tau is None else energy_weights(kept.logits, energy_tau)
     if weights is None:
         weights = weights_of(kept.scores, fuse, tau)
     wide = accumulator_dtype(kept.logits.device)
@@ -71,7 +74,7 @@ def fuse_regions(kept: Kept, fuse: str, tau: float, head: Callable[[Tensor], Any
             raise ValueError(msg)
         mean = (weights.unsqueeze(1) * kept.rows.to(weights.dtype)).sum(dim=0, keepdim=True)
         return parse(head(mean.to(kept.rows.dtype)), 1)[1].squeeze(0), weights
-    if fuse in ("prob", "energy"):
+    if fuse == "prob":
         mean = (weights.unsqueeze(1) * kept.logits.to(wide).softmax(dim=1)).sum(dim=0)
         return mean.clamp(min=_LEAST_PROBABILITY).log().to(kept.logits.dtype), weights
     return (weights.unsqueeze(1) * kept.logits.to(wide)).sum(dim=0).to(kept.logits.dtype), weights

@@ -31,6 +31,8 @@ _OF_LEVELS = (
 )
 #: Above this zoom an even spread of so few crops sees next to nothing of a scene.
 MOST_ZOOM_OF_A_LATTICE = 12.0
+#: Temperatures, in nats, of the weights of windows by the energy of their logits and by their loss.
+ENERGY_TAU, LOSS_TAU = 2.5, 0.25
 
 
 def refine(
@@ -226,9 +228,12 @@ class _Run:
         answer, whole = scan(
             self.encode, self.scenes, self.adapter.features, self.adapter.head, config, self.truth, again
         )
-        weighed = "energy" if again and config.scan_weight == "energy" else "prob"
-        fuse = weighed if config.fuse in ("softmax", "feature") else config.fuse
-        fused = [fuse_regions(kept, fuse, config.scan_tau, self.adapter.head) for kept in answer.kept]
+        weighed = config.fuse in ("softmax", "feature")
+        energetic = again and weighed and config.scan_weight == "energy"
+        tau = LOSS_TAU if config.scan_tau is None or energetic else config.scan_tau
+        energy_tau = (config.scan_tau or ENERGY_TAU) if energetic else None
+        fuse = "prob" if weighed else config.fuse
+        fused = [fuse_regions(kept, fuse, tau, self.adapter.head, energy_tau) for kept in answer.kept]
         native = self.scenes.size[0] * self.scenes.size[1] / (self.size[0] * self.size[1])
         pixels = native + int(answer.forwards.max()) - 1
         logits = torch.stack([one for one, _ in fused])
@@ -265,11 +270,7 @@ class _Run:
             shares[image, : len(own)] = own
         fused = None
         if all(kept.rows is not None for kept in answer.kept):
-            rows = [
-                (own.unsqueeze(1) * kept.rows.to(own.dtype)).sum(dim=0).to(kept.rows.dtype)  # type: ignore[union-attr]
-                for kept, own in zip(answer.kept, weights, strict=True)
-            ]
-            fused = torch.stack(rows)
+            fused = torch.stack([_weighed_rows(kept, own) for kept, own in zip(answer.kept, weights, strict=True)])
         forwards = int(answer.forwards.max()) * self.adapter.cost
         return Refinement(
             logits,
@@ -331,3 +332,11 @@ class _Run:
             )
             raise ValueError(msg)
         return replace(config, saliency=maps)
+
+
+def _weighed_rows(kept: Kept, weights: Tensor) -> Tensor:
+    """Mean embedding of the regions that were encoded, which come first ``[d]``."""
+    assert kept.rows is not None
+    own = weights[: len(kept.rows)]
+    own = own / own.sum().clamp(min=torch.finfo(own.dtype).tiny)
+    return (own.unsqueeze(1) * kept.rows.to(own.dtype)).sum(dim=0).to(kept.rows.dtype)

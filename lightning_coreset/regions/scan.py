@@ -1,6 +1,7 @@
 """Engines that read a feature map of the whole scene: ``scan`` looks again at the best windows, ``dense`` does not."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from lightning_coreset.regions.losses import row_loss
 from lightning_coreset.regions.search import Answer, Kept, Whole
 from lightning_coreset.regions.selection import coarse
 from lightning_coreset.regions.views import TensorScenes
-from lightning_coreset.regions.windows import neighbour_entropy, pool_windows, suppress, window_grids
+from lightning_coreset.regions.windows import WindowGrid, neighbour_entropy, pool_windows, suppress, window_grids
 
 # Rows that the head gets at a time.
 _HEAD_ROWS = 8_192
@@ -49,10 +50,13 @@ def scan(
     labels: Tensor | None,
     look_again: bool,
 ) -> tuple[Answer, Whole]:
-    """Find windows on which the model is sure, alone and with a neighbour, and fuse what it says of the best.
+    """Find windows on which the model is sure, and fuse what it says of the best.
 
-    Windows are ranked by L(r) + scan_sy min over the windows r' one side away of the entropy of (p_r + p_r') / 2; of
-    those the best are kept whose centres are half an input side apart. With ``look_again`` they are encoded as crops.
+    ``dense`` ranks windows by L(r) + scan_sy min over the windows r' one side away of the entropy of (p_r + p_r') / 2,
+    and keeps the best whose centres are half an input side apart. ``scan`` (``look_again``) ranks by L(r) alone and
+    encodes the kept windows as crops. In a map each window sees what lies around it, a crop does not: the mean
+    difference of their logits corrects all windows of the scene, and the best of them by the rank above are heard
+    beside the crops.
 
     O(windows (d + classes)) beside the passes; memory the map and ``windows x (d + classes)`` numbers.
 
@@ -74,47 +78,83 @@ def scan(
     wide = accumulator_dtype(maps.device)
     whole = Whole(whole_logits, whole_logits.to(wide))
     grids = window_grids(scenes.size, encode.input_size)
-    logits, beside = [], []
-    for grid in grids:
-        pooled = pool_windows(maps, grid, scenes.size)
-        said = head_rows(head, pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
-        logits.append(said)
-        if config.scan_sy:
-            beside.append(neighbour_entropy(said.float().softmax(dim=2), grid).to(wide))
-    everything = torch.cat(logits, dim=1)
+    pooled = [pool_windows(maps, grid, scenes.size) for grid in grids]
+    everything = torch.cat([head_rows(head, rows.flatten(0, 1)).unflatten(0, rows.shape[:2]) for rows in pooled], dim=1)
     boxes = torch.cat([grid.boxes for grid in grids])
     loss = row_loss(config.loss, whole.values, everything.to(wide), labels)
-    single = loss(everything.to(wide))
-    rank = single + config.scan_sy * torch.cat(beside, dim=1) if config.scan_sy else single
-    if config.saliency is not None:
-        rank = rank / _saliency(config.saliency, boxes, scenes.count).to(rank)
-    centers = ((boxes[:, :2] + boxes[:, 2:]) / 2).to(rank.device)
-    picks = suppress(coarse(rank), centers, (encode.input_size[0] / 2, encode.input_size[1] / 2), config.keep)
-
-    counts = (picks >= 0).sum(dim=1).cpu()
-    places = [row[row >= 0].cpu() for row in picks]
-    if look_again:
-        images = torch.repeat_interleave(torch.arange(scenes.count), counts)
-        encoded = encode(images, boxes[torch.cat(places)])
-        seen, rows = encoded.logits, encoded.rows
-    else:
-        seen = torch.cat([everything[image, row.to(rank.device)] for image, row in enumerate(places)])
-        rows = None
-    final = loss_of_each(seen.to(wide), counts, loss)
-    parts = zip(
-        places,
-        final.split(counts.tolist()),
-        seen.split(counts.tolist()),
-        [None] * scenes.count if rows is None else rows.split(counts.tolist()),
-        strict=True,
-    )
-    # Fusion weighs by softmax(score / tau), so the score is what is low when the model is sure, turned around.
-    kept = [Kept(boxes[place], -lost, said, row) for place, lost, said, row in parts]
+    search = _Search(grids, boxes, encode.input_size, loss, config, scenes.count)
+    single, rank = search.rank(everything.to(wide), 0.0 if look_again else config.scan_sy)
+    picks = search.best(rank, config.keep)
     chosen = torch.zeros_like(rank, dtype=torch.bool).scatter_reduce_(1, picks.clamp(min=0), picks >= 0, "amax")
+    places = [row[row >= 0].cpu() for row in picks]
+    counts = torch.tensor([len(row) for row in places])
+    windows = [one[row.to(rank.device)] for one, row in zip(everything, places, strict=True)]
+
+    if look_again:
+        encoded = encode(torch.repeat_interleave(torch.arange(scenes.count), counts), boxes[torch.cat(places)])
+        crops = list(encoded.logits.split(counts.tolist()))
+        rows = None if encoded.rows is None else encoded.rows.split(counts.tolist())
+        heard = min(config.heard, len(boxes))
+        if heard:
+            off = torch.stack([_offset(seen, read) for seen, read in zip(crops, windows, strict=True)])
+            corrected = everything + off.unsqueeze(1).to(everything)
+            beside = search.best(search.rank(corrected.to(wide), config.scan_sy)[1], heard)
+            for image, row in enumerate(beside):
+                row = row[row >= 0]
+                crops[image] = torch.cat([crops[image], corrected[image, row].to(crops[image])])
+                places[image] = torch.cat([places[image], row.cpu()])
+        said = crops
+    else:
+        said, rows, heard = windows, None, 0
+    lengths = torch.tensor([len(one) for one in said])
+    final = loss_of_each(torch.cat(said).to(wide), lengths, loss).split(lengths.tolist())
+    # Fusion weighs by softmax(score / tau), so the score is what is low when the model is sure, turned around.
+    kept = [
+        Kept(boxes[place], -lost, logits, row)
+        for place, lost, logits, row in zip(places, final, said, rows or [None] * scenes.count, strict=True)
+    ]
     everywhere = boxes.expand(scenes.count, *boxes.shape)
     terms = {"loss": single, "score": -rank, "boxes": everywhere, "kept": chosen}
     forwards = 1 + (counts if look_again else torch.zeros_like(counts))
-    return Answer(kept, forwards, [terms], depth=1, most=config.keep), whole
+    return Answer(kept, forwards, [terms], depth=1, most=config.keep + heard), whole
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Windows of a scene in order."""
+
+    grids: list[WindowGrid]
+    boxes: Tensor
+    input_size: tuple[int, int]
+    loss: Callable[[Tensor], Tensor]
+    config: HCSConfig
+    scenes: int
+
+    def rank(self, logits: Tensor, synergy: float) -> tuple[Tensor, Tensor]:
+        """Loss of each window, and its rank, lower is better ``[B, windows]``."""
+        single = self.loss(logits)
+        rank = single
+        if synergy:
+            fields = logits.split([len(grid.boxes) for grid in self.grids], dim=1)
+            beside = [
+                neighbour_entropy(one.float().softmax(dim=2), grid).to(single)
+                for one, grid in zip(fields, self.grids, strict=True)
+            ]
+            rank = single + synergy * torch.cat(beside, dim=1)
+        if self.config.saliency is not None:
+            rank = rank / _saliency(self.config.saliency, self.boxes, self.scenes).to(rank)
+        return single, rank
+
+    def best(self, rank: Tensor, count: int) -> Tensor:
+        """The best windows whose centres are half an input side apart ``[B, count]``; -1 where no more fit."""
+        centers = ((self.boxes[:, :2] + self.boxes[:, 2:]) / 2).to(rank.device)
+        return suppress(coarse(rank), centers, (self.input_size[0] / 2, self.input_size[1] / 2), count)
+
+
+def _offset(crops: Tensor, windows: Tensor) -> Tensor:
+    """Mean of what crops say beyond what the map said of them ``[classes]``; zero for classes that cannot be."""
+    difference = crops.to(accumulator_dtype(crops.device)) - windows.to(crops.device)
+    return difference.mean(dim=0).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def loss_of_each(logits: Tensor, counts: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:

@@ -231,29 +231,71 @@ def test_a_scorer_takes_the_place_of_the_terms() -> None:
 
 
 class TestSecondLook:
-    def test_probabilities_are_those_of_the_log_sum_of_exponentials(self) -> None:
-        images, model = scenes(3), Counting()
-        found = run(images, model, HCSConfig(engine="scan"))
-        for image, boxes, weights, logits in zip(images, found.boxes, found.weights, found.logits, strict=True):
-            crops = torch.stack([image[:, y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist()])
-            said = model(nn.functional.interpolate(crops, (8, 8), mode="bilinear", antialias=True)).double()
+    def test_crops_correct_the_map_and_energies_weigh(self) -> None:
+        images, model, config = scenes(3, 72, 64), Counting(), HCSConfig(engine="scan")
+        found = run(images, model, config)
+        maps = model.features(images)
+        for image, (boxes, weights, logits) in enumerate(zip(found.boxes, found.weights, found.logits, strict=True)):
+            crops, windows = boxes[: config.keep].tolist(), boxes[config.keep :].tolist()
+            cut = [images[image, :, y0:y1, x0:x1] for x0, y0, x1, y1 in crops]
+            small = [nn.functional.interpolate(one[None], (8, 8), mode="bilinear", antialias=True) for one in cut]
+            said = torch.cat([model(one) for one in small]).double()
+            # A cell of the map is two pixels wide.
+            pooled = [
+                maps[image, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2].mean((1, 2)) for x0, y0, x1, y1 in boxes.tolist()
+            ]
+            read = model.linear(torch.stack(pooled)).double()
+            off = (said - read[: len(crops)]).mean(dim=0)
+            heard = read[len(crops) :] + off
+            assert len(windows) == config.heard
+            together = torch.cat([said, heard])
+            expected = (together.logsumexp(dim=1) / 2.5).softmax(dim=0)
+            torch.testing.assert_close(weights.double(), expected, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(
-                logits.softmax(0).double(), said.logsumexp(dim=0).softmax(0), rtol=1e-4, atol=1e-5
+                logits.softmax(0).double(), expected @ together.softmax(dim=1), rtol=1e-4, atol=1e-5
             )
-            torch.testing.assert_close(weights.double(), said.logsumexp(dim=1).softmax(0), rtol=1e-4, atol=1e-5)
+
+    def test_an_offset_of_the_map_changes_nothing_that_is_heard(self) -> None:
+        images, model = scenes(2), Counting()
+        config = HCSConfig(engine="scan", keep=4, heard=3)
+        shift = torch.linspace(-1, 1, model.linear.out_features)
+
+        def biased(rows: Tensor) -> Tensor:
+            return model.linear(rows) + shift
+
+        # The first ranking reads the map as it is: all windows of a flat loss are as good as each other.
+        flat = replace(config, loss=lambda logits: torch.zeros(len(logits), dtype=logits.dtype))
+        plain = refine(images, model, flat, input_size=8, features=model.features, head=model.linear)
+        other = refine(images, model, flat, input_size=8, features=model.features, head=biased)
+        torch.testing.assert_close(other.logits, plain.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(other.weights, plain.weights, rtol=1e-4, atol=1e-4)
 
     def test_without_energy_the_loss_weighs(self) -> None:
         logits = torch.tensor([[8.0, 0.0], [1.0, 0.5]])
         scores = torch.tensor([-0.1, -0.9])
         kept = Kept(torch.zeros(2, 4), scores, logits.log_softmax(dim=1), None)
-        weights = fuse_regions(kept, "energy", 0.25, None)[1]
+        weights = fuse_regions(kept, "prob", 0.25, None, energy_tau=2.5)[1]
         torch.testing.assert_close(weights, (scores / 0.25).softmax(0), check_dtype=False)
 
     def test_a_strong_voice_outweighs_many_faint_sure_ones(self) -> None:
         strong, faint = torch.tensor([[20.0, 0.0, 9.0]]), torch.tensor([[-30.0, 0.0, -30.0]])
         kept = Kept(torch.zeros(6, 4), torch.zeros(6), torch.cat([strong, faint.expand(5, -1)]), None)
-        assert fuse_regions(kept, "energy", 0.25, None)[0].argmax() == 0
+        assert fuse_regions(kept, "prob", 0.25, None, energy_tau=2.5)[0].argmax() == 0
         assert fuse_regions(kept, "prob", 0.25, None)[0].argmax() == 1
+
+    def test_forbidden_classes_stay_forbidden(self) -> None:
+        class Forbidding(Counting):
+            def forward(self, images: Tensor) -> Tensor:
+                return super().forward(images).index_fill(1, torch.tensor([1]), -torch.inf)
+
+        model = Forbidding()
+
+        def head(rows: Tensor) -> Tensor:
+            return model.linear(rows).index_fill(1, torch.tensor([1]), -torch.inf)
+
+        found = refine(scenes(2), model, HCSConfig(engine="scan"), input_size=8, features=model.features, head=head)
+        assert not torch.isnan(found.logits).any()
+        assert (found.logits.softmax(1)[:, 1] < 1e-9).all()
 
 
 def test_features_are_fused_before_the_head() -> None:

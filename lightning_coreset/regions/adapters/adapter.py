@@ -19,8 +19,8 @@ class Adapter:
         input_size: Height and width of the input.
         cost: Calls of the underlying model for each crop.
         module: Put into evaluation mode meanwhile, and back.
-        fidelity: How far windows of the map say what crops say (`map_fidelity`); ``engine="auto"`` does not search one below
-            0.7. None where nobody asked: such a map is trusted.
+        fidelity: How far windows of the map say what crops say (`map_fidelity`); ``engine="auto"`` searches no map
+            below 0.7. None where nobody asked: such a map is trusted.
 
     Example:
         >>> Adapter(lambda crops: crops.mean((2, 3)), input_size=(32, 32)).cost

@@ -55,4 +55,5 @@ def _pink_noise(channels: int, height: int, width: int) -> Tensor:
     down, across = torch.fft.fftfreq(height).unsqueeze(1), torch.fft.rfftfreq(width)
     frequency = (down**2 + across**2).sqrt().clamp(min=1 / max(height, width))
     pink = torch.fft.irfft2(torch.fft.rfft2(white) / frequency, s=(height, width))
-    return (pink - pink.mean()) / pink.std()
+    noise: Tensor = (pink - pink.mean()) / pink.std()
+    return noise
