@@ -1,7 +1,7 @@
 """HCS: what regions are worth on wide scenes, against opponents that encode as many pixels; terms, masks, harm.
 
-python -m benchmarks.hcs [--parts measure report segmentation harm cost transformer] [--scenes 150] [--seeds 3] [--quick]
-                         [--networks resnet20 resnet32 timm squeezenet] [--placements unaligned aligned] [--append]
+python -m benchmarks.hcs [--parts measure report segmentation harm cost transformer] [--scenes 150] [--seeds 3]
+    [--networks resnet20 resnet32 timm squeezenet] [--placements unaligned aligned] [--kinds ...] [--quick] [--append]
 
 ``measure`` keeps what each method said of each scene in the cache, so that runs add up; ``report`` makes the tables.
 """

@@ -7,8 +7,8 @@ from lightning_coreset.regions import importance
 from lightning_coreset.regions.config import HCSConfig
 from lightning_coreset.regions.encoding import Encoder
 from lightning_coreset.regions.losses import FLOOR, row_loss
-from lightning_coreset.regions.search import Answer, Kept, Whole, values_of
-from lightning_coreset.regions.selection import order
+from lightning_coreset.regions.search import Answer, Kept, Perturbation, Whole, values_of
+from lightning_coreset.regions.selection import order, sureness
 from lightning_coreset.regions.views import Scenes
 
 # The plastic number: its powers spread points in two dimensions most evenly (Roberts 2018).
@@ -39,6 +39,8 @@ def lattice(
 ) -> Answer:
     """Look at ``count`` crops of each scene; the one on which the model is surest answers.
 
+    With ``w_ro`` each crop is encoded once more under noise, and the one with the largest S_ut + w_ro S_ro answers.
+
     Args:
         encode: The model.
         scenes: The scenes.
@@ -56,8 +58,15 @@ def lattice(
     floored = importance.floor_of(lost, values.shape[-1], FLOOR)
     area = torch.full_like(single, encode.input_size[0] * encode.input_size[1] / (scenes.size[0] * scenes.size[1]))
     # Surer is better, whatever the reading: there are no neighbours, and the literal one prefers what is as lost.
-    score = importance.utility(single, lost, floored, area, config.lam)
-    best = order(-single)[:, 0].cpu()
+    terms = {"loss": single, "ut": importance.utility(single, lost, floored, area, config.lam)}
+    score, ranked = terms["ut"], sureness(single)
+    if config.w_ro:
+        noise = Perturbation(config, 0, torch.arange(count).repeat(scenes.count))
+        again = encode(images, boxes.repeat(scenes.count, 1), noise.add).embeddings
+        shape = (scenes.count, count)
+        terms["ro"] = importance.robustness(encoded.embeddings.unflatten(0, shape), again.unflatten(0, shape))
+        score = ranked = score + config.w_ro * terms["ro"]
+    best = order(ranked)[:, 0].cpu()
     kept = [
         Kept(
             boxes[place : place + 1],
@@ -69,6 +78,6 @@ def lattice(
     ]
     chosen = torch.zeros_like(single, dtype=torch.bool).scatter(1, best.to(single.device).unsqueeze(1), True)
     everywhere = boxes.expand(scenes.count, count, 4)
-    terms = {"loss": single, "ut": score, "score": score, "boxes": everywhere, "kept": chosen}
-    forwards = torch.full((scenes.count,), 1 + count)
+    terms |= {"score": score, "boxes": everywhere, "kept": chosen}
+    forwards = torch.full((scenes.count,), 1 + (2 * count if config.w_ro else count))
     return Answer(kept, forwards, [terms], depth=1, most=1)

@@ -27,7 +27,7 @@ DEFAULT_SEARCH = "lattice"
 # Choices that only the hierarchical search knows.
 _OF_LEVELS = (
     *("levels", "exhaustive", "max_forwards", "select", "eps", "utility", "synergy", "overlap", "scorer"),
-    *("w_re", "w_ro", "normalize"),
+    *("w_re", "normalize"),
 )
 #: Above this zoom an even spread of so few crops sees next to nothing of a scene.
 MOST_ZOOM_OF_A_LATTICE = 12.0
@@ -298,7 +298,8 @@ class _Run:
         fidelity = self.adapter.fidelity
         mapped = mapped and (fidelity is None or fidelity >= LEAST_FIDELITY)
         in_memory = isinstance(self.scenes, TensorScenes)
-        return "scan" if mapped and in_memory and not self._asks_for_levels() else "crop"
+        crops = self._asks_for_levels() or self.config.w_ro
+        return "scan" if mapped and in_memory and not crops else "crop"
 
     def _asks_for_levels(self) -> bool:
         """Whether a choice speaks of the hierarchical search."""

@@ -12,7 +12,7 @@ from lightning_coreset.regions.config import HCSConfig
 from lightning_coreset.regions.encoding import Encoder, parse
 from lightning_coreset.regions.losses import row_loss
 from lightning_coreset.regions.search import Answer, Kept, Whole
-from lightning_coreset.regions.selection import coarse
+from lightning_coreset.regions.selection import coarse, sureness
 from lightning_coreset.regions.views import TensorScenes
 from lightning_coreset.regions.windows import WindowGrid, neighbour_entropy, pool_windows, suppress, window_grids
 
@@ -148,7 +148,7 @@ class _Search:
     def best(self, rank: Tensor, count: int) -> Tensor:
         """The best windows whose centres are half an input side apart ``[B, count]``; -1 where no more fit."""
         centers = ((self.boxes[:, :2] + self.boxes[:, 2:]) / 2).to(rank.device)
-        return suppress(coarse(rank), centers, (self.input_size[0] / 2, self.input_size[1] / 2), count)
+        return suppress(-coarse(sureness(rank)), centers, (self.input_size[0] / 2, self.input_size[1] / 2), count)
 
 
 def _offset(crops: Tensor, windows: Tensor) -> Tensor:

@@ -32,6 +32,20 @@ def coarse(score: Tensor) -> Tensor:
     return (score * _STEPS).round()
 
 
+def sureness(loss: Tensor) -> Tensor:
+    """What falls as a loss grows, and tells small losses apart: minus its logarithm ``[b, m]``.
+
+    A model that is sure of many regions gives losses far below the steps of `coarse`; orders of magnitude still tell
+    which it knows best. Scenes with negative losses (of a callable) are compared by the loss itself.
+
+    Example:
+        >>> sureness(torch.tensor([[1e-9, 1e-12]])).round()
+        tensor([[21., 28.]])
+    """
+    tiny = torch.finfo(loss.dtype).tiny
+    return torch.where((loss < 0).any(dim=1, keepdim=True), -loss, -loss.clamp(min=tiny).log())
+
+
 def choose(
     config: HCSConfig,
     keep: int,

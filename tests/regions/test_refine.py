@@ -25,7 +25,8 @@ CONFIGS = {
     "herding": HCSConfig(select="herding"),
     "random": HCSConfig(select="random"),
     "paper": HCSConfig.paper(),
-    "robust": HCSConfig(w_ro=0.65),
+    "robust": HCSConfig(w_ro=0.65, search="hierarchical"),
+    "robust lattice": HCSConfig(w_ro=0.65),
     "exhaustive": HCSConfig(exhaustive=True),
     "mask": HCSConfig(engine="mask"),
     "overlap": HCSConfig(overlap=0.25),
@@ -59,6 +60,7 @@ class TestCounts:
             (8, HIERARCHICAL, 41),
             (8, HCSConfig(search="lattice"), 41),
             (8, HCSConfig(w_ro=0.65), 81),
+            (8, HCSConfig(w_ro=0.65, search="hierarchical"), 81),
             (4, HIERARCHICAL, 17),
             (2, HIERARCHICAL, 5),
             (16, HIERARCHICAL, 73),
@@ -228,6 +230,29 @@ def test_a_scorer_takes_the_place_of_the_terms() -> None:
     assert found.n_forwards == 17, "the perturbed pass is what a scorer saves"
     best = found.terms[0]["score"].topk(3).indices.sort().values
     assert torch.equal(found.terms[0]["kept"].nonzero()[:, 1].view(2, 3), best)
+
+
+def test_what_noise_does_not_change_answers_in_a_lattice() -> None:
+    images, model = scenes(3), WithEmbedding()
+    plain, robust = (run(images, model, HCSConfig(w_ro=weight, noise=0.5)) for weight in (0.0, 100.0))
+    assert plain.engine == robust.engine == "crop"
+    term = robust.terms[0]["ro"]
+    assert torch.equal(robust.terms[0]["kept"].nonzero()[:, 1], term.argmax(dim=1)), "nearly the only term"
+    assert torch.equal(plain.terms[0]["kept"].nonzero()[:, 1], plain.terms[0]["loss"].argmin(dim=1))
+    assert ((term > 0) & (term <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    "config", [HCSConfig(search="lattice"), HCSConfig(engine="scan", keep=1, heard=0)], ids=["lattice", "scan"]
+)
+def test_the_surest_of_many_sure_regions_is_found(config: HCSConfig) -> None:
+    model = Counting()
+    # Logits so far apart that losses are far below rounding.
+    model.linear.weight.data *= 6
+    found = run(scenes(4), model, config)
+    kept, loss = found.terms[0]["kept"], found.terms[0]["loss"]
+    assert (loss.topk(5, dim=1, largest=False).values < 1e-6).all()
+    assert torch.equal(kept.nonzero()[:, 1], loss.argmin(dim=1))
 
 
 class TestSecondLook:
