@@ -7,6 +7,7 @@ import torch
 from lightning_coreset.detection import Objects
 from lightning_coreset.ops.clean_clusters import Search
 from lightning_coreset.selectors.checks import check_least
+from lightning_coreset.selectors.cost import Shown, Work
 from lightning_coreset.selectors.facility_location import check_words
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.object_rows import check_object_features
@@ -115,6 +116,18 @@ class OFDS(ProposalSelector, name="ofds"):
         assert objects is not None
         if self.pick != "random":
             check_object_features(self.name, objects)
+
+    def work_shown(self, size: int, width: int, count: int, memory_limit: int, shown: Shown) -> Work:
+        """Proposals that count, sorted, and the matrices of one class at a time; a few clusterings a class."""
+        lists = 120 * shown.objects + 64 * size
+        if self.pick == "random":
+            return Work(20.0 * shown.objects, lists, count)
+        clusters = max(2, 2 * count // shown.classes)
+        whole = 4 * shown.objects * width
+        own = 12 * shown.largest * width
+        centers = 5 * 4 * clusters * width + 4 * 1_024 * clusters
+        memory = (1 + self.normalize) * whole + max(whole, own + centers) + 8 * 2_048 * width + lists
+        return Work(44.0 * shown.objects * clusters * width, memory, 60 * shown.classes + count)
 
     def select_group(self, group: Group) -> Picks:
         """Background, sweeps over the classes, then the reserve."""

@@ -1,6 +1,7 @@
 """The sweeps of OFDS: each class in turn gets its share of what is left."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.rows import normalize_rows
 from lightning_coreset.selectors.detection import candidates_of
 from lightning_coreset.selectors.group import Group
+from lightning_coreset.selectors.object_rows import kept
 
 if TYPE_CHECKING:
     from lightning_coreset.selectors.ofds import OFDS
@@ -34,7 +36,7 @@ class Sweeps:
 
     def __init__(self, method: "OFDS", group: Group, counting: Tensor) -> None:
         self._method, self._group, self._purse = method, group, group.wallet
-        objects = group.shown.where(counting)
+        objects = kept(group.shown if method.embeds_objects else replace(group.shown, features=None), counting)
         # Rows of an image in the order of their boxes, whatever order the proposer gave them.
         keys = [objects.labels, *objects.boxes.unbind(1)[::-1], objects.image]
         order = torch.arange(len(objects))
