@@ -245,10 +245,10 @@ def gradient_work(size: int, width: int, count: int, *, copies: int) -> Work:
     return Work(20.0 * size * width * count, copies * _FLOAT * size * width + 64 * size, count)
 
 
-def clustering_work(size: int, width: int, clusters: int, copies: int) -> Work:
-    """Seeded centres and 25 rounds of k-means over unit rows, with so many matrices of their size at a time."""
+def clustering_work(size: int, width: int, clusters: int) -> Work:
+    """Seeded centres and 25 rounds of k-means over unit rows."""
     block = 3 * _FLOAT * min(size, 4_096) * max(clusters, width)
-    memory = copies * _FLOAT * size * width + block + 2 * _FLOAT * clusters * width + 6 * _LONG * size
+    memory = _FLOAT * size * width + block + 2 * _FLOAT * clusters * width + 6 * _LONG * size
     return Work(54.0 * size * clusters * width, memory, clusters)
 
 

@@ -44,7 +44,7 @@ class HaCON(Selector, name="hacon"):
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """K-means, then distances in double precision."""
         clusters = min(number_of_clusters(self.clusters, size, None), size)
-        work = clustering_work(size, width, clusters, copies=1)
+        work = clustering_work(size, width, clusters)
         return work._replace(bytes=work.bytes + 4 * 8 * min(size, _BLOCK_ROWS) * (width + clusters))
 
     def select_group(self, group: Group) -> Picks:

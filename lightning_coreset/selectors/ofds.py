@@ -1,5 +1,6 @@
 """OFDS: rare classes first, one image for each cluster of objects that nothing chosen lies in."""
 
+import math
 from typing import Literal
 
 import torch
@@ -122,12 +123,17 @@ class OFDS(ProposalSelector, name="ofds"):
         lists = 120 * shown.objects + 64 * size
         if self.pick == "random":
             return Work(20.0 * shown.objects, lists, count)
-        clusters = max(2, 2 * count // shown.classes)
+        wanted = max(1, count // shown.classes)
+        # Of the largest class, so many objects are in chosen images; k * exp(-taken / k) of k clusters hold none.
+        taken = max(math.e * wanted, count * shown.largest / size)
+        clusters = wanted + round(taken / math.log(taken / wanted))
         whole = 4 * shown.objects * width
         own = 12 * shown.largest * width
         centers = 5 * 4 * clusters * width + 4 * 1_024 * clusters
-        memory = (1 + self.normalize) * whole + max(whole, own + centers) + 8 * 2_048 * width + lists
-        return Work(44.0 * shown.objects * clusters * width, memory, 60 * shown.classes + count)
+        memory = (1 + self.normalize) * whole + own + centers + 8 * min(2_048, shown.largest) * width + lists
+        # Two runs of a draw and up to ten rounds each, at some four places of the ladder.
+        products = 4 * shown.largest * clusters + 2 * shown.objects * wanted
+        return Work(44.0 * products * width, memory, 60 * shown.classes + count)
 
     def select_group(self, group: Group) -> Picks:
         """Background, sweeps over the classes, then the reserve."""

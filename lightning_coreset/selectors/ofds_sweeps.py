@@ -12,7 +12,6 @@ from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.rows import normalize_rows
 from lightning_coreset.selectors.detection import candidates_of
 from lightning_coreset.selectors.group import Group
-from lightning_coreset.selectors.object_rows import kept
 
 if TYPE_CHECKING:
     from lightning_coreset.selectors.ofds import OFDS
@@ -36,14 +35,16 @@ class Sweeps:
 
     def __init__(self, method: "OFDS", group: Group, counting: Tensor) -> None:
         self._method, self._group, self._purse = method, group, group.wallet
-        objects = kept(group.shown if method.embeds_objects else replace(group.shown, features=None), counting)
+        objects = replace(group.shown, features=None).where(counting)
         # Rows of an image in the order of their boxes, whatever order the proposer gave them.
         keys = [objects.labels, *objects.boxes.unbind(1)[::-1], objects.image]
         order = torch.arange(len(objects))
         for key in keys:
             order = order[torch.argsort(key[order], stable=True)]
         self._image, self._label = objects.image[order], objects.labels[order]
-        features = None if objects.features is None else objects.features[order]
+        # Those that count and their order in one step: the embeddings are copied once.
+        order = torch.nonzero(counting).flatten()[order]
+        features = group.shown.features[order] if method.embeds_objects and group.shown.features is not None else None
         self._features = normalize_rows(features) if method.normalize and features is not None else features
         counts = torch.bincount(self._label, minlength=objects.num_classes)
         self._counts = counts

@@ -80,7 +80,7 @@ class TextRetrieval(Selector, name="text_retrieval"):
         named = self.texts if isinstance(self.texts, list) else self.class_names
         classes = shown.classes if named is None else len(named)
         cells = size * classes
-        block = 2 * 4 * min(size, 8_192) * width
+        block = 4 * min(size, 8_192) * width
         memory = max(4 * size * width + block, 24 * cells) + 4 * cells + 64 * size
         return Work(2.0 * cells * width + 100.0 * cells * size.bit_length(), memory, count)
 
