@@ -66,6 +66,7 @@ PARTS = (
     Part("approximate", "scale", ("--only", "approximate"), gigabytes=4),
     Part("ranks", "scale", ("--only", "ranks"), gigabytes=3, cores=2),
     Part("estimate", "scale", ("--only", "estimate"), gigabytes=5),
+    Part("screening", "screening", gigabytes=4),
     Part("coverage", "coverage"),
     Part("cifar10", "cifar10"),
     Part("signals", "signals"),

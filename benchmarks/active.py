@@ -29,6 +29,7 @@ from benchmarks.common import (
     example,
     mean_and_spread,
     parser_of,
+    progress,
     quiet,
     show,
     squeezenet_set,
@@ -249,7 +250,7 @@ def measure(pools: list[EmbeddedSet], budget: int, rounds: int) -> tuple[Curves,
                 curves.setdefault((name, query), []).append(found)
             everything = select(pool.train, method=name, budget=budget * rounds, seed=seed).indices
             one_pass[name] += curve(pool, everything, "margin", budget, 1, seed)[0]
-        print(f"{pool.name}: seed {seed} done", flush=True)
+        progress(f"{pool.name}: seed {seed} done")
     return curves, one_pass
 
 

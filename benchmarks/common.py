@@ -183,6 +183,11 @@ def show(title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[o
             results.write(f"\n### {title}\n\n{note}\n{_how_made()}\n\n{table}\n")
 
 
+def progress(*words: object) -> None:
+    """Progress, out of the stream of the tables: whoever keeps that one finds nothing else in it."""
+    print(*words, file=sys.stderr, flush=True)
+
+
 def _how_made() -> str:
     given = " ".join(argument for argument in _without_cache(sys.argv[1:]) if argument != "--append")
     module = "benchmarks" if Path(sys.argv[0]).stem == "__main__" else f"benchmarks.{Path(sys.argv[0]).stem}"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from torchvision.ops import box_iou
 
-from benchmarks.common import data_folder, mean_and_spread, parser_of, quiet, show
+from benchmarks.common import data_folder, mean_and_spread, parser_of, progress, quiet, show
 from benchmarks.detection_pools import VOC5, DetectionPool, thinned, voc5_pool
 from lightning_coreset import Coreset, Pool, select
 from lightning_coreset.detection import (
@@ -323,7 +323,7 @@ def compare(tasks: Sequence[Task], unit: str, steps: int, trainings: int, append
             name = f"{method} {budget} {unit}"
             scores += [trained(task, name, [data], steps, training) for training in range(trainings)]
         rows.append(summary(method, lines, scores))
-        print(rows[-1], flush=True)
+        progress(rows[-1])
     note = (
         f"Budget: {' / '.join(map(str, budgets))} {unit}, 15 % of the pool's boxes or as many images as hold them on "
         f"average; {len(tasks)} selections x {trainings} trainings of {steps} steps."
@@ -344,7 +344,7 @@ def pretrain(tasks: Sequence[Task], steps: int, trainings: int, append: bool) ->
         for name, phases in zip(names, ([people], [autolabels], [both], [autolabels, people]), strict=True):
             lines[name].append(described(task, chosen[:0] if name == "autolabels" else chosen))
             scores[name] += [trained(task, name, phases, steps, training) for training in range(trainings)]
-            print(task.name, name, scores[name][-trainings:], flush=True)
+            progress(task.name, name, scores[name][-trainings:])
     rows = [summary(name, lines[name], scores[name]) for name in names]
     note = (
         f"OFDS with 15 % of the boxes; autolabels above the threshold with the best F1 on the calibration set, human "

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import v2
 
-from benchmarks.common import data_folder, example, interleaved, mean_and_spread, parser_of, quiet, show
+from benchmarks.common import data_folder, example, interleaved, mean_and_spread, parser_of, progress, quiet, show
 from lightning_coreset import DQv2, FeatureExtractor, Pool, SDADataset, SelectionContext, select
 from lightning_coreset.augmentation.exchange import borders, cells_of
 from lightning_coreset.augmentation.masks import foreground_cells, saliency_maps
@@ -253,7 +253,7 @@ def ablation(given: Any) -> None:
                 order = coreset.indices.argsort()
                 score = accuracy(view, coreset.labels[order], test, classes, given.epochs, seed)
                 results.setdefault(key, []).append(score)
-                print(title, seed, key, f"{score:.1f}", f"{time.perf_counter() - started:.0f} s", flush=True)
+                progress(title, seed, key, f"{score:.1f}", f"{time.perf_counter() - started:.0f} s")
         rows = [
             [*key, f"{np.mean(made[key]):.0f} %" if key in made else "0 %", mean_and_spread(values)]
             for key, values in results.items()

@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from benchmarks.common import clustered, facility_modes, parser_of, quiet, show
+from benchmarks.common import clustered, facility_modes, parser_of, progress, quiet, show
 from benchmarks.fresh import Spent, StoppedError, answers, spent
 from lightning_coreset import select
 from lightning_coreset.ops.memory import available_bytes
@@ -157,9 +157,7 @@ def main() -> None:
                     reasons[name] = answer
                 else:
                     runs.append(answer)
-                    print(
-                        f"{name}: N={sizes[len(runs) - 1]}: {answer.seconds:.3f} s, {answer.above:.0f} MB", flush=True
-                    )
+                    progress(f"{name}: N={sizes[len(runs) - 1]}: {answer.seconds:.3f} s, {answer.above:.0f} MB")
         except StoppedError as error:
             reasons[name] = str(error)
     shared = (

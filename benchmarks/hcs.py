@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import data_folder, parser_of, quiet
+from benchmarks.common import data_folder, parser_of, progress, quiet
 from benchmarks.hcs_methods import REFINEMENTS, SCAN_VARIANTS, VARIANTS, opponents, ranks, refinements
 from benchmarks.hcs_more import cost, harm, segmentation, transformer
 from benchmarks.hcs_networks import Memory, Network, load
@@ -59,7 +59,7 @@ def measure(given: Any, folder: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     for name in given.networks:
         network = load(name, folder, cache)
-        print(f"{network.name}: {100 * network.accuracy():.1f} % of single tiles", flush=True)
+        progress(f"{network.name}: {100 * network.accuracy():.1f} % of single tiles")
         for placement in given.placements:
             for seed in range(given.first_seed, given.first_seed + given.seeds):
                 for kind in given.kinds:
@@ -70,7 +70,7 @@ def measure(given: Any, folder: Path) -> None:
                     found = measure_kind(network, kind, placement, seed, given)
                     torch.save(found, path)
                     seconds = time.perf_counter() - started
-                    print(f"{path.stem}: {seconds:.0f} s, {given.scenes / seconds:.1f} scenes/s", flush=True)
+                    progress(f"{path.stem}: {seconds:.0f} s, {given.scenes / seconds:.1f} scenes/s")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from benchmarks.common import data_folder, mean_and_spread, parser_of, quiet, show
+from benchmarks.common import data_folder, mean_and_spread, parser_of, progress, quiet, show
 from lightning_coreset import Coreset, Pool, select
 from lightning_coreset.detection import Objects, semantic_regions
 from lightning_coreset.detection.report import class_balance
@@ -153,7 +153,7 @@ def main() -> None:
                 line = [100 * float(overlap.mean()), 100 * float(overlap[rare].mean()), float(shown.sum())]
                 line += [float(len(found)), class_balance(shown)]
                 results.setdefault((share, method), []).append(line)
-                print(seed, share, method, [round(value, 2) for value in line], flush=True)
+                progress(seed, share, method, [round(value, 2) for value in line])
     rows = []
     for (share, method), lines in results.items():
         columns = list(zip(*lines, strict=True))

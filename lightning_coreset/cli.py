@@ -1,4 +1,4 @@
-"""The command line: selection from files of embeddings, and requests for labels without a script."""
+"""The command line: selection from files of embeddings, requests for labels without a script, a demo."""
 
 import argparse
 import json
@@ -18,6 +18,7 @@ from lightning_coreset.active.oracles import UNITS
 from lightning_coreset.active.pool import LabelledPool
 from lightning_coreset.api import select
 from lightning_coreset.coreset import Coreset
+from lightning_coreset.demo import demo
 from lightning_coreset.errors import CoresetError
 from lightning_coreset.features import PrecomputedFeatures
 from lightning_coreset.registry import list_selectors, selector_class
@@ -69,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     compared.add_argument("first")
     compared.add_argument("second")
     compared.set_defaults(run=_compare)
+
+    shown = commands.add_parser("demo", help="train on a tenth of real handwritten digits, some 20 seconds")
+    shown.add_argument("--ratio", type=float, default=0.1)
+    shown.add_argument("--steps", type=int, default=400)
+    shown.add_argument("--seeds", type=int, default=3, help="trainings of each")
+    shown.set_defaults(run=lambda given: demo(ratio=given.ratio, steps=given.steps, seeds=given.seeds))
 
     _add_label(commands)
     return parser

@@ -111,7 +111,28 @@ def test_labels_of_embeddings_alone(embeddings: Path, tmp_path: Path) -> None:
     assert LabelledPool.opened(tmp_path / "files" / "journal.jsonl").n_pending == 3
 
 
+def test_the_demo_trains_on_a_tenth_of_real_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("demo", "--steps", 30, "--seeds", 1) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [(line[0], int(line[1])) for line in lines] == [("subzerocore", 135), ("random", 135), ("everything", 1347)]
+    # Guessing is right for a tenth.
+    assert all(20 < float(line[2]) <= 100 for line in lines)
+
+
+def test_a_demo_without_digits_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert run("demo") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "pip install lightning-coreset[test]" in told.err
+    assert len(told.err.splitlines()) == 1
+
+
 WRONG = {
+    "no share": (["demo", "--ratio", 2], "ratio"),
+    "no steps": (["demo", "--steps", 0], "steps=0 and seeds=3 are not accepted"),
     "no file": (["select", "missing.npy", "out.json", "--budget", 3], "'missing.npy' does not exist"),
     "no budget": (["select", "FEATURES", "out.json"], "Exactly one of ratio and budget is accepted"),
     "no method": (["select", "FEATURES", "out.json", "--budget", 3, "--method", "hearding"], "did you mean 'herding'"),

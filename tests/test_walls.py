@@ -31,6 +31,7 @@ STOREYS = (
     ("datamodule",),
     ("active",),
     ("callbacks",),
+    ("demo",),
     ("cli",),
 )
 SHARED = ("selectors", "augmentation", "detection")
@@ -42,7 +43,8 @@ NARROW = {
     "reports": ("errors", "coreset"),
 }
 LIGHTNING_ROOMS = (
-    *("datamodule", "callbacks", "active", "cli", "compat", "features.extraction", "recording", "reports", "wrapping"),
+    *("datamodule", "callbacks", "active", "cli", "compat", "demo", "features.extraction", "recording", "reports"),
+    "wrapping",
 )
 EXTRAS = {
     *("apricot", "coreax", "faiss", "faster_coco_eval", "fpsample", "hypothesis", "jax", "jsonargparse", "matplotlib"),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _FLOATS = ("boxes", "scores", "features")
+_CHECKED_ROWS = 4_096
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +165,9 @@ class Objects:
         if self.scores is not None:
             self._refuse(~((self.scores >= 0) & (self.scores <= 1)), "scores", "numbers from 0 to 1")
         if self.features is not None:
-            self._refuse(~torch.isfinite(self.features).all(dim=1), "features", "finite numbers")
+            # In blocks: a mask of all numbers is made by way of two copies of them.
+            finite = [torch.isfinite(part).all(dim=1) for part in self.features.split(_CHECKED_ROWS)]
+            self._refuse(~torch.cat(finite), "features", "finite numbers")
         if self.units is not None and not bool((self.units >= 0).all() & torch.isfinite(self.units).all()):
             msg = "units of images hold negative or infinite numbers: give the annotation units of each image."
             raise ValueError(msg)

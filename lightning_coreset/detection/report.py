@@ -1,6 +1,7 @@
 """What chosen images show: balance of the classes, sizes, and what is missing."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,6 +45,8 @@ def object_report(objects: Objects, images: Tensor) -> dict[str, Any]:
         objects: The whole pool's objects; crowds do not count.
         images: Positions of the chosen images ``[k]``.
     """
+    # Embeddings would be copied for nothing.
+    objects = replace(objects, features=None)
     if objects.crowd is not None:
         objects = objects.where(~objects.crowd)
     chosen = torch.zeros(objects.num_images, dtype=torch.bool)

@@ -69,9 +69,15 @@ def places_of_largest(values: Tensor, count: int) -> Tensor:
         [[1, 2]]
     """
     bound = _kth_largest(values, count)[:, None]
-    above, level = values > bound, values == bound
-    spare = count - above.sum(dim=1, keepdim=True)
-    return torch.nonzero(above | (level & (level.cumsum(dim=1) <= spare)))[:, 1].reshape(len(values), count)
+    largest = values >= bound
+    found = torch.nonzero(largest)[:, 1]
+    if len(found) > len(values) * count:
+        # Places are counted only where a tie asks for it: they take twice the memory of the values.
+        above = values > bound
+        spare = count - above.sum(dim=1, keepdim=True)
+        level = largest & ~above
+        found = torch.nonzero(above | (level & (level.cumsum(dim=1) <= spare)))[:, 1]
+    return found.reshape(len(values), count)
 
 
 def knn_radius(

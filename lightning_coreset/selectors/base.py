@@ -23,7 +23,7 @@ from lightning_coreset.ops.spending import Overshoot
 from lightning_coreset.pool import Pool
 from lightning_coreset.registry import register
 from lightning_coreset.selectors.context import SelectionContext
-from lightning_coreset.selectors.cost import Work
+from lightning_coreset.selectors.cost import Shown, Work
 from lightning_coreset.selectors.duplicates import copies_of, told_of_copies
 from lightning_coreset.selectors.expansion import Expansion, remembering
 from lightning_coreset.selectors.group import Group, Picks
@@ -56,6 +56,7 @@ class Selector(ABC):
         ranks: Whether every prefix of the picks is a greedy prefix.
         weighted: Whether picks are weighted: by how many items they represent, or as the method's own answer says.
         per_class_default: What ``per_class=None`` means.
+        shows_classes: Whether classes are what images show, several each, so that they never part a pool.
 
     Example:
         >>> from lightning_coreset import Pool
@@ -73,6 +74,7 @@ class Selector(ABC):
     ranks: bool = True
     weighted: ClassVar[bool] = False
     per_class_default: ClassVar[bool] = False
+    shows_classes: ClassVar[bool] = False
 
     def __init__(self, *, per_class: bool | None = None) -> None:
         self.per_class = per_class
@@ -107,6 +109,14 @@ class Selector(ABC):
         """What one group of ``size`` items of ``width`` numbers takes; here one look at each, and a copy of them."""
         rows = 4 * size * width if self.needs & {"features", "signals"} else 0
         return Work(20.0 * size * width, rows + 64 * size)
+
+    def work_shown(self, size: int, width: int, count: int, memory_limit: int, shown: Shown) -> Work:
+        """`work` of methods that also go by what images show; ``width`` is then that of the objects' embeddings."""
+        return self.work(size, width, count, memory_limit)
+
+    def widened(self, size: int) -> int:
+        """How many items there are to pick from in a pool of ``size``; see `expand`."""
+        return size
 
     def shard_rows(self, size: int) -> int | None:
         """What the parts of one group that ranks hold are multiples of; None: every rank holds all embeddings."""

@@ -1,10 +1,14 @@
 """Balance of classes by proposals alone."""
 
+from dataclasses import replace
+
 import torch
 
 from lightning_coreset.ops.class_greedy import class_greedy
+from lightning_coreset.selectors.cost import Shown, Work
 from lightning_coreset.selectors.detection import candidates_of
 from lightning_coreset.selectors.group import Group, Picks
+from lightning_coreset.selectors.object_rows import kept
 from lightning_coreset.selectors.proposals import ProposalSelector
 
 
@@ -38,9 +42,15 @@ class ClassBalance(ProposalSelector, name="class_balance"):
 
     embeds_objects = False
 
+    def work_shown(self, size: int, width: int, count: int, memory_limit: int, shown: Shown) -> Work:
+        """Proposals that count and the pairs of images and classes in whole numbers; a look at all pairs a pick."""
+        return Work(200.0 * count * (shown.pairs + size), 120 * shown.objects + 64 * size, count)
+
     def select_group(self, group: Group) -> Picks:
         """See `lightning_coreset.ops.class_greedy`."""
-        objects = group.shown.where(self.counting(group.shown))
+        # Embeddings of objects would be copied for nothing.
+        objects = replace(group.shown, features=None)
+        objects = kept(objects, self.counting(objects))
         classes = objects.num_classes
         cells, counts = torch.unique(objects.image * classes + objects.labels, return_counts=True)
         started = torch.zeros(classes, dtype=torch.float64)

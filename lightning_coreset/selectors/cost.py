@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from lightning_coreset.detection import Objects
 from lightning_coreset.ops.facility_location import Plan
 from lightning_coreset.ops.memory import resolve_memory_limit
 from lightning_coreset.registry import build_selector
@@ -24,6 +25,9 @@ _BLOCK_VALUES = 2**25
 _SCRATCH_ROWS = 64
 _PART_ITEMS, _LARGEST_MERGE = 4_096, 24_576
 _KEYED_ROWS = 4_096
+_MOVED_ROWS = 8_192
+# As in COCO, to whole numbers: objects of an image, pairs of them of one class, classes, share of the largest class.
+_SHOWN_OBJECTS, _SHOWN_ALIKE, _SHOWN_CLASSES, _SHOWN_LARGEST = 7, 2, 80, 0.3
 
 
 class Work(NamedTuple):
@@ -40,6 +44,42 @@ class Work(NamedTuple):
     bytes: int
     steps: int = 0
     mode: str | None = None
+
+
+class Shown(NamedTuple):
+    """What the images of a pool show, as far as time and memory go by it.
+
+    Attributes:
+        objects: ``M``.
+        pairs: Of an image and a class that it shows.
+        classes: ``C``.
+        largest: Objects of the class with the most.
+
+    Example:
+        >>> Shown.of(Objects([0, 0, 2], [[0, 0, 5, 5]] * 3, [0, 0, 1], num_images=3))
+        Shown(objects=3, pairs=2, classes=2, largest=2)
+    """
+
+    objects: int
+    pairs: int
+    classes: int
+    largest: int
+
+    @classmethod
+    def of(cls, objects: Objects) -> "Shown":
+        """Counted; O(M log M) time."""
+        classes = max(1, objects.num_classes)
+        pairs = len(torch.unique(objects.image * classes + objects.labels))
+        most = int(torch.bincount(objects.labels, minlength=1).max())
+        return cls(len(objects), pairs, classes, most)
+
+    @classmethod
+    def assumed(cls, images: int, objects: int | None = None, classes: int | None = None) -> "Shown":
+        """What is not known is as in COCO: 7 objects an image, two of each class that it shows, 80 classes."""
+        classes = classes or _SHOWN_CLASSES
+        objects = _SHOWN_OBJECTS * images if objects is None else objects
+        pairs = min(objects, classes * images, max(images, objects // _SHOWN_ALIKE))
+        return cls(objects, pairs, classes, max(-(-objects // classes), int(_SHOWN_LARGEST * objects)))
 
 
 class CostEstimate(NamedTuple):
@@ -65,6 +105,7 @@ def estimate_cost(
     k: int,
     *,
     num_classes: int | None = None,
+    objects: int | None = None,
     ranks: int = 1,
     device: torch.device | str = "cpu",
     memory_limit: int | str = "auto",
@@ -78,9 +119,11 @@ def estimate_cost(
     Args:
         method: Name of a method.
         n: Items of the pool.
-        d: Width of the embeddings.
+        d: Width of the embeddings; of those of objects for methods that compare objects.
         k: Number of picks.
-        num_classes: Equal classes that share the picks; None is one group of all items.
+        num_classes: Equal classes that share the picks; None is one group of all items. Methods that choose images by
+            what they show never part a pool: for them these are the classes shown, None is 80.
+        objects: What all images together show, for methods that look at it; None is 7 for each image.
         ranks: Ranks that share the classes.
         device: Where it will run.
         memory_limit: As for ``select``.
@@ -98,40 +141,70 @@ def estimate_cost(
     selector = build_selector(method, method_args)
     selector.check()
     groups = num_classes or 1
-    if min(n, d, k, groups, ranks) < 1 or k > n or groups > n:
+    shows = 1 if objects is None else objects
+    if min(n, d, k, groups, shows, ranks) < 1 or k > n or (groups > n and not selector.shows_classes):
         msg = (
-            f"n={n}, d={d}, k={k}, num_classes={num_classes}, ranks={ranks} are not accepted: give whole numbers of at "
-            "least 1, with k and num_classes at most n."
+            f"n={n}, d={d}, k={k}, num_classes={num_classes}, objects={objects}, ranks={ranks} are not accepted: give "
+            "whole numbers of at least 1, with k and num_classes at most n."
         )
         raise ValueError(msg)
     limit = resolve_memory_limit(memory_limit, device)
-    return _estimate(selector, n, d, k, groups=groups, ranks=ranks, device=device, limit=limit)
+    shown = Shown.assumed(n, objects, num_classes)
+    if selector.shows_classes:
+        groups = 1
+    return _estimate(
+        selector, selector.widened(n), d, k, groups=groups, ranks=ranks, device=device, limit=limit, shown=shown
+    )
 
 
 def log_estimate(
-    selector: "Selector", n: int, d: int, k: int, *, groups: int, ranks: int, device: torch.device, limit: int
+    selector: "Selector",
+    n: int,
+    d: int,
+    k: int,
+    *,
+    groups: int,
+    ranks: int,
+    device: torch.device,
+    limit: int,
+    objects: Objects | None = None,
+    classes: int | None = None,
 ) -> None:
     """Say what lies ahead, at the level of information."""
     # Asking takes a few products, which nobody should wait for who does not listen.
     if _LOGGER.isEnabledFor(logging.INFO):
-        cost = _estimate(selector, n, d, k, groups=groups, ranks=ranks, device=device, limit=limit)
+        shown = Shown.assumed(n, None, classes) if objects is None else Shown.of(objects)
+        cost = _estimate(selector, n, d, k, groups=groups, ranks=ranks, device=device, limit=limit, shown=shown)
         told = f" ({cost.mode})" if cost.mode else ""
+        among = f", {shown.objects} objects" if "objects" in selector.needs else ""
         _LOGGER.info(
-            "%s%s: %d of %d items in %d group(s), about %.1f s and %.0f MB beside the embeddings.",
-            *(selector.name, told, k, n, groups, cost.seconds, cost.extra_bytes / 1e6),
+            "%s%s: %d of %d items%s in %d group(s), about %.1f s and %.0f MB beside the embeddings.",
+            *(selector.name, told, k, n, among, groups, cost.seconds, cost.extra_bytes / 1e6),
         )
 
 
 def _estimate(
-    selector: "Selector", n: int, d: int, k: int, *, groups: int, ranks: int, device: torch.device | str, limit: int
+    selector: "Selector",
+    n: int,
+    d: int,
+    k: int,
+    *,
+    groups: int,
+    ranks: int,
+    device: torch.device | str,
+    limit: int,
+    shown: Shown,
 ) -> CostEstimate:
     size, count = -(-n // groups), max(1, round(k / groups))
-    work = selector.work(size, d, count, limit)
+    work = selector.work_shown(size, d, count, limit, shown)
     # Rows of one class are copied out of the pool's.
     copied = _FLOAT * size * d if groups > 1 else 0
-    extra = work.bytes + copied + _bookkeeping(n, d, k)
+    by_objects = "objects" in selector.needs
+    extra = work.bytes + copied + _bookkeeping(n, 0 if by_objects else d, k)
     seconds = work.operations / _operations_a_second(str(device), torch.get_num_threads()) + work.steps * _STEP_SECONDS
     features = _FLOAT * n * d if "features" in selector.needs else 0
+    if by_objects and getattr(selector, "embeds_objects", False):
+        features = _FLOAT * shown.objects * d
     return CostEstimate(seconds * -(-groups // ranks), features + extra, extra, work.mode)
 
 
@@ -140,6 +213,12 @@ def greedy_work(size: int, width: int, count: int, *, copies: int = 1) -> Work:
     memory = copies * _FLOAT * size * width + _hashing(size, width) + 6 * _LONG * size
     # Products with vectors read all rows from memory each time, which takes some ten times as long as counting says.
     return Work(20.0 * count * size * width, memory, count)
+
+
+def bins_work(size: int, width: int) -> Work:
+    """Graph cuts until nothing is left: a product with a vector for each item over half of the rows on average."""
+    block = _FLOAT * min(size, _MOVED_ROWS) * width
+    return Work(10.0 * size * size * width, greedy_work(size, width, size).bytes + block, size)
 
 
 def center_work(size: int, width: int, count: int) -> Work:
@@ -166,10 +245,10 @@ def gradient_work(size: int, width: int, count: int, *, copies: int) -> Work:
     return Work(20.0 * size * width * count, copies * _FLOAT * size * width + 64 * size, count)
 
 
-def clustering_work(size: int, width: int, clusters: int, copies: int) -> Work:
-    """Seeded centres and 25 rounds of k-means over unit rows, with so many matrices of their size at a time."""
+def clustering_work(size: int, width: int, clusters: int) -> Work:
+    """Seeded centres and 25 rounds of k-means over unit rows."""
     block = 3 * _FLOAT * min(size, 4_096) * max(clusters, width)
-    memory = copies * _FLOAT * size * width + block + 2 * _FLOAT * clusters * width + 6 * _LONG * size
+    memory = _FLOAT * size * width + block + 2 * _FLOAT * clusters * width + 6 * _LONG * size
     return Work(54.0 * size * clusters * width, memory, clusters)
 
 

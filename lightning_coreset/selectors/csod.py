@@ -10,6 +10,7 @@ from lightning_coreset.ops.class_rotation import class_rotation
 from lightning_coreset.ops.random import seeded_generator
 from lightning_coreset.ops.rows import normalize_rows
 from lightning_coreset.selectors.checks import check_least, check_whole
+from lightning_coreset.selectors.cost import Shown, Work
 from lightning_coreset.selectors.detection import DetectionSelector, candidates_of
 from lightning_coreset.selectors.facility_location import check_words
 from lightning_coreset.selectors.group import Group, Picks
@@ -97,6 +98,18 @@ class CSOD(DetectionSelector, name="csod"):
         super().check_objects(objects)
         assert objects is not None
         check_object_features(self.name, objects)
+
+    def work_shown(self, size: int, width: int, count: int, memory_limit: int, shown: Shown) -> Work:
+        """Objects by class, their means, twice while these are made; a product with a vector a pick and class shown."""
+        classes = -(-shown.pairs // size)
+        rows = shown.objects if self.objectwise else shown.pairs
+        matrices = shown.objects * (1 + (self.normalize_objects and not self.objectwise)) + rows * (2 - self.objectwise)
+        # Rows in double precision, or multiplied to keys, a block of one class at a time.
+        block = 8 * min(2_048, shown.largest) * width
+        memory = 4 * width * matrices + 2 * block + 80 * shown.objects + 40 * size
+        # Classes that many images show are met as often as they are large.
+        product = 20.0 * classes * max(rows // shown.classes, shown.largest // 2) * width
+        return Work(8.0 * shown.objects * width + count * product, memory, count * (2 + classes))
 
     def select_group(self, group: Group) -> Picks:
         """The rotation over the classes, then random images where that is asked for."""

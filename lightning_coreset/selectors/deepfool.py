@@ -41,8 +41,9 @@ class DeepFool(Selector, name="deepfool"):
     needs = frozenset({"signals"})
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
-        """Products of the inputs with each other in double precision, and three copies of them."""
-        return Work(4.0 * size * width * width, 12 * size * width + 24 * width * width + 64 * size)
+        """Products of the inputs with each other in double precision, and copies of the group's and those seen."""
+        blocks = 2 * 8 * min(size, 4_096) * width
+        return Work(4.0 * size * width * width, 8 * size * width + blocks + 40 * width * width + 64 * size)
 
     def select_group(self, group: Group) -> Picks:
         """Candidates in ascending distance."""

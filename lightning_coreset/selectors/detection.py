@@ -7,6 +7,7 @@ from torch import Tensor
 from lightning_coreset.detection import Objects
 from lightning_coreset.ops.rows import candidate_mask
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Shown, Work
 from lightning_coreset.selectors.facility_location import check_words
 from lightning_coreset.selectors.group import Group
 from lightning_coreset.selectors.object_rows import usable
@@ -21,6 +22,7 @@ class DetectionSelector(Selector):
     """
 
     needs = frozenset({"objects"})
+    shows_classes = True
     #: Whether objects are compared by their embeddings.
     embeds_objects: bool = True
     #: Whether it chooses among labelled objects where there are any, or is to find objects in unlabelled images.
@@ -36,6 +38,10 @@ class DetectionSelector(Selector):
             msg = f"per_class=True is not accepted by {self.name!r}: an image shows several classes; leave it out."
             raise ValueError(msg)
         check_words(overshoot=(self.overshoot, ("never", "last")))
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """With as many objects as are assumed where nobody knows; see `Shown.assumed`."""
+        return self.work_shown(size, width, count, memory_limit, Shown.assumed(size))
 
     def check_objects(self, objects: Objects | None) -> None:
         """Refuse a pool without any object."""

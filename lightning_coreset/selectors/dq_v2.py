@@ -23,6 +23,7 @@ from lightning_coreset.pool import Pool
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.bins import dealt, draw
 from lightning_coreset.selectors.context import SelectionContext
+from lightning_coreset.selectors.cost import Work, bins_work
 from lightning_coreset.selectors.expansion import Expansion
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.signals import Signals
@@ -122,6 +123,16 @@ class DQv2(Selector, name="dq_v2"):
         if not self.lam > 0:
             msg = f"lam={self.lam!r} is not accepted: give a positive number."
             raise ValueError(msg)
+
+    def widened(self, size: int) -> int:
+        """The originals that stay, and the SDA images."""
+        return max(1, round(size * (self.originals + self.augment)))
+
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """Cutting the bins; neither making SDA images nor what embeds them."""
+        if self.binning != "graph_cut":
+            return Work(20.0 * size, 128 * size)
+        return bins_work(size, width)
 
     def check_pool(self, pool: Pool, context: SelectionContext, signals: Signals | None = None) -> None:
         """Refuse SDA without images, and features that cannot know of SDA images."""

@@ -41,8 +41,9 @@ class FreeSel(Selector, name="freesel"):
         check_whole(patterns=self.patterns)
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
-        """Distances to the patterns of each pick."""
-        return Work(2.0 * count * size * width * self.patterns, 8 * size * width, count)
+        """Distances to the patterns of each pick; unit rows, made in blocks."""
+        memory = 4 * (size + min(size, 8_192)) * width + 8 * (4 + self.patterns) * size
+        return Work(2.0 * count * size * width * self.patterns, memory, count)
 
     def select_group(self, group: Group) -> Picks:
         """Draws from a running distance."""

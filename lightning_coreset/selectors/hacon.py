@@ -10,7 +10,7 @@ from lightning_coreset.selectors.cost import Work, clustering_work
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.prototypes import check_clusters, number_of_clusters
 
-_BLOCK_ROWS = 4_096
+_BLOCK_ROWS = 1_024
 
 
 class HaCON(Selector, name="hacon"):
@@ -42,8 +42,10 @@ class HaCON(Selector, name="hacon"):
         check_clusters(self.clusters, ("num_classes",))
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
-        """K-means."""
-        return clustering_work(size, width, min(number_of_clusters(self.clusters, size, None), size), copies=2)
+        """K-means, then distances in double precision."""
+        clusters = min(number_of_clusters(self.clusters, size, None), size)
+        work = clustering_work(size, width, clusters)
+        return work._replace(bytes=work.bytes + 4 * 8 * min(size, _BLOCK_ROWS) * (width + clusters))
 
     def select_group(self, group: Group) -> Picks:
         """K-means on unit rows, then each cluster in turn gives the candidate nearest to its border."""

@@ -1,5 +1,6 @@
 """OFDS: rare classes first, one image for each cluster of objects that nothing chosen lies in."""
 
+import math
 from typing import Literal
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from lightning_coreset.detection import Objects
 from lightning_coreset.ops.clean_clusters import Search
 from lightning_coreset.selectors.checks import check_least
+from lightning_coreset.selectors.cost import Shown, Work
 from lightning_coreset.selectors.facility_location import check_words
 from lightning_coreset.selectors.group import Group, Picks
 from lightning_coreset.selectors.object_rows import check_object_features
@@ -115,6 +117,23 @@ class OFDS(ProposalSelector, name="ofds"):
         assert objects is not None
         if self.pick != "random":
             check_object_features(self.name, objects)
+
+    def work_shown(self, size: int, width: int, count: int, memory_limit: int, shown: Shown) -> Work:
+        """Proposals that count, sorted, and the matrices of one class at a time; a few clusterings a class."""
+        lists = 120 * shown.objects + 64 * size
+        if self.pick == "random":
+            return Work(20.0 * shown.objects, lists, count)
+        wanted = max(1, count // shown.classes)
+        # Of the largest class, so many objects are in chosen images; k * exp(-taken / k) of k clusters hold none.
+        taken = max(math.e * wanted, count * shown.largest / size)
+        clusters = wanted + round(taken / math.log(taken / wanted))
+        whole = 4 * shown.objects * width
+        own = 12 * shown.largest * width
+        centers = 5 * 4 * clusters * width + 4 * 1_024 * clusters
+        memory = (1 + self.normalize) * whole + own + centers + 8 * min(2_048, shown.largest) * width + lists
+        # Two runs of a draw and up to ten rounds each, at some four places of the ladder.
+        products = 4 * shown.largest * clusters + 2 * shown.objects * wanted
+        return Work(44.0 * products * width, memory, 60 * shown.classes + count)
 
     def select_group(self, group: Group) -> Picks:
         """Background, sweeps over the classes, then the reserve."""

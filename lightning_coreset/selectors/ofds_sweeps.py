@@ -1,6 +1,7 @@
 """The sweeps of OFDS: each class in turn gets its share of what is left."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,14 +35,16 @@ class Sweeps:
 
     def __init__(self, method: "OFDS", group: Group, counting: Tensor) -> None:
         self._method, self._group, self._purse = method, group, group.wallet
-        objects = group.shown.where(counting)
+        objects = replace(group.shown, features=None).where(counting)
         # Rows of an image in the order of their boxes, whatever order the proposer gave them.
         keys = [objects.labels, *objects.boxes.unbind(1)[::-1], objects.image]
         order = torch.arange(len(objects))
         for key in keys:
             order = order[torch.argsort(key[order], stable=True)]
         self._image, self._label = objects.image[order], objects.labels[order]
-        features = None if objects.features is None else objects.features[order]
+        # Those that count and their order in one step: the embeddings are copied once.
+        order = torch.nonzero(counting).flatten()[order]
+        features = group.shown.features[order] if method.embeds_objects and group.shown.features is not None else None
         self._features = normalize_rows(features) if method.normalize and features is not None else features
         counts = torch.bincount(self._label, minlength=objects.num_classes)
         self._counts = counts

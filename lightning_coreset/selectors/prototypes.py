@@ -5,13 +5,14 @@ from typing import Literal
 import torch
 
 from lightning_coreset.ops import kmeans
-from lightning_coreset.ops.rows import normalize_rows
+from lightning_coreset.ops.rows import normalize_rows, row_blocks
 from lightning_coreset.selectors.base import Selector
 from lightning_coreset.selectors.clusters import clusters_by_turn
 from lightning_coreset.selectors.cost import Work, clustering_work
 from lightning_coreset.selectors.group import Group, Picks
 
 _LARGEST_GUESS = 100
+_BLOCK_ROWS = 4_096
 
 
 class Prototypes(Selector, name="prototypes"):
@@ -48,7 +49,7 @@ class Prototypes(Selector, name="prototypes"):
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """K-means."""
-        return clustering_work(size, width, min(self._number(size, count, None), size), copies=2)
+        return clustering_work(size, width, min(self._number(size, count, None), size))
 
     def select_group(self, group: Group) -> Picks:
         """K-means on unit rows, then each cluster in turn gives the candidate nearest to its centre."""
@@ -56,7 +57,13 @@ class Prototypes(Selector, name="prototypes"):
         chosen = group.count + len(group.initial)
         clusters = min(self._number(group.size, chosen, group.num_classes), group.size)
         found = kmeans(rows, clusters, seed=group.seed)
-        distances = torch.linalg.vector_norm(rows - found.centers[found.assignment], dim=1)
+        # In blocks: the centre of each row would be a second matrix, the difference a third.
+        distances = torch.cat(
+            [
+                torch.linalg.vector_norm(rows[part] - found.centers[found.assignment[part]], dim=1)
+                for part in row_blocks(group.size, _BLOCK_ROWS)
+            ]
+        )
         distances.masked_fill_(~group.candidates, torch.inf)
         taken = set(found.assignment[group.initial].tolist())
         turns = []

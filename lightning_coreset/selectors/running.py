@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -103,9 +103,20 @@ def run(selector: "Selector", request: Request, total: int, purse: Purse | None 
     shard_rows = None if classwise or reducer.world_size == 1 else selector.shard_rows(wide.size)
     classes = [members[label] for label in mine] if classwise else None
     source = PoolRows(selector.wants_features(request.signals), wide, context, classes, shard_rows)
-    if reducer.rank == 0 and source.width is not None:
-        told = {"groups": len(groups), "ranks": reducer.world_size if classwise else 1}
-        log_estimate(selector, wide.size, source.width, total, **told, device=source.device, limit=limit)
+    width = _width(selector, request, source)
+    if reducer.rank == 0 and width is not None:
+        log_estimate(
+            selector,
+            sum(map(len, members)),
+            width,
+            total if purse is None else _affordable(purse, total),
+            groups=len(groups),
+            ranks=reducer.world_size if classwise else 1,
+            device=source.device,
+            limit=limit,
+            objects=request.objects,
+            classes=_number_of_classes(request),
+        )
 
     def group_of(label: int, advance: Callable[[int], object]) -> Group:
         positions = members[label]
@@ -114,7 +125,7 @@ def run(selector: "Selector", request: Request, total: int, purse: Purse | None 
         return Group(
             size=len(positions),
             count=int(shares[label]),
-            features=rows if purse is None or rows is None else rows.cpu()[positions],
+            features=rows if purse is None or rows is None else _in_order(rows.cpu(), positions),
             signals=None if signals is None else signals.subset(positions),
             pool_signals=signals,
             positions=positions,
@@ -126,7 +137,7 @@ def run(selector: "Selector", request: Request, total: int, purse: Purse | None 
             pool_size=wide.size,
             reducer=reducer if shard_rows else None,
             memory_limit=limit,
-            objects=None if purse is None else _in_order(request.objects, positions),
+            objects=None if purse is None or request.objects is None else _in_order(request.objects, positions),
             purse=None if purse is None else Purse(purse.charges[positions], purse.total, purse.overshoot),
             estimated=None if purse is None else request.charges.estimated[positions],
             charged_by=request.charges.source,
@@ -158,11 +169,30 @@ def run(selector: "Selector", request: Request, total: int, purse: Purse | None 
     return Answer(merged, resolved | wide.resolved, notes, sizes)
 
 
-def _in_order(objects: Objects | None, positions: Tensor) -> Objects | None:
-    """The objects of all images in another order, without a copy where it is their own."""
-    if objects is None or torch.equal(positions, torch.arange(objects.num_images)):
-        return objects
-    return objects.subset(positions)
+def _width(selector: "Selector", request: Request, source: PoolRows) -> int | None:
+    """Of the embeddings that are compared: those of the items, or of what they show; None for methods that do not."""
+    if "objects" not in selector.needs or request.objects is None:
+        return source.width
+    shown = request.objects.features
+    return 0 if shown is None else shown.shape[1]
+
+
+def _affordable(purse: Purse, total: int) -> int:
+    """About how many items there will be."""
+    mean = float(purse.charges.mean())
+    return min(total, max(1, round(purse.total / mean))) if mean > 0 else total
+
+
+@overload
+def _in_order(column: Tensor, positions: Tensor) -> Tensor: ...
+@overload
+def _in_order(column: Objects, positions: Tensor) -> Objects: ...
+def _in_order(column: Tensor | Objects, positions: Tensor) -> Tensor | Objects:
+    """Rows or objects of all images in another order, without a copy where it is their own."""
+    size = len(column) if isinstance(column, Tensor) else column.num_images
+    if torch.equal(positions, torch.arange(size)):
+        return column
+    return column[positions] if isinstance(column, Tensor) else column.subset(positions)
 
 
 def _number_of_classes(request: Request) -> int | None:

@@ -13,6 +13,7 @@ from lightning_coreset.detection import Objects
 from lightning_coreset.ops.rows import normalize_rows
 from lightning_coreset.pool import Pool
 from lightning_coreset.selectors.base import Selector
+from lightning_coreset.selectors.cost import Shown, Work
 from lightning_coreset.selectors.detection import candidates_of
 from lightning_coreset.selectors.group import Group, Picks
 
@@ -42,6 +43,8 @@ class TextRetrieval(Selector, name="text_retrieval"):
         [0, 2]
     """
 
+    shows_classes = True
+
     def __init__(
         self,
         *,
@@ -68,6 +71,19 @@ class TextRetrieval(Selector, name="text_retrieval"):
             msg = f"prompt={self.prompt!r} is not accepted: give a text with {{}} where the name of the class stands."
             raise ValueError(msg)
 
+    def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
+        """With as many classes as are given or assumed; see `Shown.assumed`."""
+        return self.work_shown(size, width, count, memory_limit, Shown.assumed(size))
+
+    def work_shown(self, size: int, width: int, count: int, memory_limit: int, shown: Shown) -> Work:
+        """Unit rows, then scores and orders of all classes."""
+        named = self.texts if isinstance(self.texts, list) else self.class_names
+        classes = shown.classes if named is None else len(named)
+        cells = size * classes
+        block = 4 * min(size, 8_192) * width
+        memory = max(4 * size * width + block, 24 * cells) + 4 * cells + 64 * size
+        return Work(2.0 * cells * width + 100.0 * cells * size.bit_length(), memory, count)
+
     def spends(self, pool: Pool, objects: Objects | None) -> bool:
         """Which class is at turn hangs on the units it was served."""
         return True
@@ -83,7 +99,8 @@ class TextRetrieval(Selector, name="text_retrieval"):
             raise ValueError(msg)
         scores = normalize_rows(group.rows) @ normalize_rows(texts).T
         order = torch.argsort(scores, dim=0, descending=True, stable=True)
-        queues, places = order.T.tolist(), [0] * len(texts)
+        # Lists would take five times the memory of the array.
+        queues, places = order.T.numpy(), [0] * len(texts)
         free, purse = candidates_of(group), group.wallet
         prices = purse.charges.tolist()
         served = [0.0] * len(texts)
@@ -93,14 +110,14 @@ class TextRetrieval(Selector, name="text_retrieval"):
         while open_classes and purse.left > 0:
             label = min(open_classes, key=lambda label: (served[label], label))
             queue = queues[label]
-            while places[label] < len(queue) and not (
-                bool(free[queue[places[label]]]) and purse.fits(queue[places[label]])
-            ):
+            while places[label] < len(queue):
+                image = int(queue[places[label]])
+                if bool(free[image]) and purse.fits(image):
+                    break
                 places[label] += 1
-            if places[label] == len(queue):
+            else:
                 open_classes.remove(label)
                 continue
-            image = queue[places[label]]
             purse.take(image)
             free[image] = False
             # An image that costs nothing must not leave its class at turn for ever.

@@ -47,7 +47,7 @@ class TypiClust(Selector, name="typiclust"):
 
     def work(self, size: int, width: int, count: int, memory_limit: int) -> Work:
         """K-means."""
-        return clustering_work(size, width, min(count, size), copies=1)
+        return clustering_work(size, width, min(count, size))
 
     def select_group(self, group: Group) -> Picks:
         """One pick from each cluster, then the densest of what is left."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from lightning_coreset.ops.rows import column_sum
 from lightning_coreset.signals.signals import Signals
 
 _BLOCK_ROWS = 4_096
@@ -34,7 +35,7 @@ def head_weights(signals: Signals) -> tuple[Tensor, float]:
     if not bool(seen.any()):
         return torch.zeros(signals.logits.shape[1], signals.embeddings.shape[1], dtype=torch.float64), 1.0
     inputs, logits = signals.embeddings[seen], signals.logits[seen]
-    shift_in, shift_out = inputs.mean(dim=0, dtype=torch.float64), logits.mean(dim=0, dtype=torch.float64)
+    shift_in, shift_out = column_sum(inputs) / len(inputs), column_sum(logits) / len(logits)
     width, classes = inputs.shape[1], logits.shape[1]
     inner = torch.zeros(width, width, dtype=torch.float64)
     outer = torch.zeros(width, classes, dtype=torch.float64)

@@ -247,3 +247,26 @@ def test_bad_input_is_told_in_one_line(case: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
         select(pool, method="ofds", budget=30, budget_unit="boxes", **arguments)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_proposals_that_do_not_count_might_as_well_not_be_there(normalize: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randint(40, (200,), generator=generator).sort().values
+    scores = torch.rand(200, generator=generator)
+    objects = Objects(
+        image,
+        torch.tensor([[0.0, 0.0, 8.0, 8.0]]).expand(200, 4) + torch.arange(200)[:, None],
+        torch.randint(3, (200,), generator=generator),
+        num_images=40,
+        scores=scores,
+        features=torch.randn(200, 6, generator=generator),
+        class_names=["a", "b", "c"],
+    )
+    sure = objects.where(scores >= 0.5)
+    chosen, expected = (
+        select(Pool(objects=table), method="ofds", budget=12, threshold=0.5, normalize=normalize)
+        for table in (objects, sure)
+    )
+    assert chosen.indices.tolist() == expected.indices.tolist()
+    assert chosen.details["members"] == expected.details["members"]
