@@ -14,13 +14,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torchmetrics.detection import MeanAveragePrecision
 
 from benchmarks.active import Curves, area, draw, gains
@@ -32,9 +31,9 @@ from lightning_coreset.storage import write_atomic
 
 # The examples' own detector, which imports what lies beside it.
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from small_detector import SceneData, collate, detections, fitted, tested
+from small_detector import SceneData, WatchedData, detections, fitted, tested, trainer_of
 
-STARTS = ("random", "typiclust", "csod", "class_balance", "ofds")
+STARTS = ("random", "ofds", "typiclust", "csod", "class_balance")
 QUERIES = ("random", "box_sum", "ppal")
 # These see proposals of any score, and their scores.
 BY_SCORES = ("class_balance", "ofds")
@@ -54,31 +53,11 @@ class Mirrored(FrozenMaps):
         """One overlap: AP50 of each class."""
         self.metric = MeanAveragePrecision(iou_thresholds=[0.5], backend="faster_coco_eval", class_metrics=True)
 
-    def on_validation_epoch_start(self) -> None:
-        """As for testing."""
-        self.on_test_epoch_start()
-
-    def validation_step(self, batch: Any) -> None:
-        """As for testing."""
-        self.test_step(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """As for testing."""
-        self.on_test_epoch_end()
-
 
 def mirrored(maps: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """Left and right exchanged."""
     left, top, right, bottom = target["boxes"].unbind(1)
     return maps.flip(-1), {**target, "boxes": torch.stack([SIDE - right, top, SIDE - left, bottom], dim=1)}
-
-
-class Photographs(SceneData):
-    """A pool to learn from, and all test images for validation."""
-
-    def val_dataloader(self) -> DataLoader:
-        """Images that no method ever sees."""
-        return DataLoader(self.test, 32, collate_fn=collate)
 
 
 @dataclass(frozen=True)
@@ -112,7 +91,7 @@ class Setting:
         scores = task.proposals.scores
         assert scores is not None
         datamodule = ActiveLearningDataModule(
-            Photographs(Drawn(task, task.truth), task.test),
+            WatchedData(Drawn(task, task.truth), task.test),
             initial=start,
             initial_args={"threshold": task.threshold, "charge": "oracle"} if start in BY_SCORES else None,
             budget=budget or self.budget,
@@ -126,7 +105,7 @@ class Setting:
             batch_size=BATCH_SIZE,
         )
         loop = ActiveLearningLoop(
-            self.trainer,
+            lambda: trainer_of(self.steps, watched=True),
             # Every start and query gets the same weights, other ones in each round.
             lambda round: task.make(1_000 * self.seed + round),
             datamodule,
@@ -139,21 +118,6 @@ class Setting:
             query_batch_size=32,
         )
         return loop.run()
-
-    def trainer(self) -> pl.Trainer:
-        """So many steps, then one look at all test images."""
-        return pl.Trainer(
-            max_steps=self.steps,
-            max_epochs=-1,
-            val_check_interval=self.steps,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
 
     def curve(self, start: str, query: str, *, reset: Any = "weights", kind: str = "") -> list[dict[str, Any]]:
         """Reports of all rounds; strategies of one start share its round 0."""
@@ -173,7 +137,7 @@ class Setting:
         """Weights after training on autolabels of the whole pool."""
         path = self.folder / "autolabels.pt"
         if not path.exists():
-            data = Photographs(Drawn(self.task, self.task.autolabels), self.task.test)
+            data = WatchedData(Drawn(self.task, self.task.autolabels), self.task.test)
             detector = fitted(data, self.steps, detector=self.task.make(self.seed), seed=self.seed)
             buffer = io.BytesIO()
             torch.save(detector.state_dict(), buffer)
@@ -191,16 +155,14 @@ def measure(settings: Sequence[Setting], starts: Sequence[str], queries: Sequenc
     curves: Curves = {}
     reports: dict[str, list[dict[str, Any]]] = {start: [] for start in starts}
     at_once: dict[str, list[dict[str, Any]]] = {start: [] for start in starts}
-    for setting in settings:
-        for start in starts:
-            for query in queries:
-                found = setting.curve(start, query)
-                curves.setdefault((start, query), []).append([percent(report) for report in found])
-                print(
-                    setting.task.name, start, query, [round(value, 1) for value in curves[start, query][-1]], flush=True
-                )
-            reports[start].append(found[0])
-            at_once[start] += setting.one_pass(start)
+    # All pools of a start before the next one: what an interrupted run has is whole.
+    for start, setting in product(starts, settings):
+        for query in queries:
+            found = setting.curve(start, query)
+            curves.setdefault((start, query), []).append([percent(report) for report in found])
+            print(setting.task.name, start, query, [round(value, 1) for value in curves[start, query][-1]], flush=True)
+        reports[start].append(found[0])
+        at_once[start] += setting.one_pass(start)
     rows, ends = [], []
     for start in starts:
         zero = [found[0] for found in curves[start, queries[0]]]
@@ -290,8 +252,8 @@ def main() -> None:
     """All parts."""
     parser = parser_of(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=range(5))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--starts", nargs="+", default=STARTS)
     parser.add_argument("--queries", nargs="+", default=QUERIES)
     parser.add_argument("--output", type=Path, default=Path("active_voc5.png"))

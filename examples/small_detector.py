@@ -129,6 +129,18 @@ class SmallDetector(pl.LightningModule):
         values = [by_class[label + 1] for label in self.rare if by_class.get(label + 1, -1) >= 0]
         self.log("ap_rare", sum(values) / max(1, len(values)))
 
+    def on_validation_epoch_start(self) -> None:
+        """As for testing."""
+        self.on_test_epoch_start()
+
+    def validation_step(self, batch: tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]) -> None:
+        """As for testing."""
+        self.test_step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """As for testing."""
+        self.on_test_epoch_end()
+
     def configure_optimizers(self) -> Any:
         """Adam, cooling down to the end of training."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=3e-3, weight_decay=1e-4)
@@ -199,6 +211,14 @@ class SceneData(pl.LightningDataModule):
         return DataLoader(self.test, BATCH_SIZE, collate_fn=collate)
 
 
+class WatchedData(SceneData):
+    """The same, with test images that are looked at after each round of active learning."""
+
+    def val_dataloader(self) -> DataLoader:
+        """Images that no method ever sees."""
+        return self.test_dataloader()
+
+
 def detections(detector: SmallDetector, items: list[Any], floor: float = 0.1) -> Detections:
     """What queries of active learning look at: classes, features and corners of the boxes above a score."""
     maps = detector.backbone(torch.stack([detector.prepared(item[0]) for item in items]))
@@ -230,11 +250,14 @@ def tested(detector: SmallDetector, data: pl.LightningDataModule) -> tuple[float
     return 100 * found["ap50"], 100 * found["ap_rare"]
 
 
-def trainer_of(steps: int) -> pl.Trainer:
-    """A trainer that leaves nothing on the disk."""
+def trainer_of(steps: int, *, watched: bool = False) -> pl.Trainer:
+    """A trainer that leaves nothing on the disk; watched, it validates once, after the last step."""
+    often: dict[str, Any] = {"val_check_interval": steps, "check_val_every_n_epoch": None} if watched else {}
     return pl.Trainer(
         max_steps=steps,
         max_epochs=-1,
+        num_sanity_val_steps=0,
+        **often,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

@@ -111,8 +111,8 @@ class QueryContext:
         """How many of the wanted ids will be labelled, going by what labelled images cost."""
         if self.datamodule._unit == "images":
             return self.count
-        costs = self.pool.units_spent / max(1, self.pool.n_labelled)
-        return max(1, min(self.count, math.ceil(self.count / max(1.0, costs))))
+        mean = float(self.pool.units_spent) / max(1, self.pool.n_labelled)
+        return max(1, math.ceil(self.count / max(1.0, mean)))
 
     @property
     def _detect(self) -> Detect:
