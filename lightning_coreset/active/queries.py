@@ -15,6 +15,7 @@ from lightning_coreset.active.datamodule import ActiveLearningDataModule
 from lightning_coreset.active.detecting import Detect, class_difficulty, detect_all
 from lightning_coreset.active.detections import Detections, detection_uncertainty, difficulty_weights, ppal
 from lightning_coreset.active.outputs import ModelOutputs, Reduce, apart, both, look_at, needed
+from lightning_coreset.active.pool import LabelledPool
 from lightning_coreset.active.scores import MEASURES, Measure, equal_score, model_uncertainty
 from lightning_coreset.data.views import random_state_kept
 from lightning_coreset.distributed import gather_json, together
@@ -55,7 +56,7 @@ class QueryContext:
     detect: Detect | None = None
 
     @property
-    def pool(self) -> Any:
+    def pool(self) -> LabelledPool:
         """The labelled pool."""
         return self.datamodule.opened()
 
@@ -111,7 +112,7 @@ class QueryContext:
         """How many of the wanted ids will be labelled, going by what labelled images cost."""
         if self.datamodule._unit == "images":
             return self.count
-        mean = float(self.pool.units_spent) / max(1, self.pool.n_labelled)
+        mean = self.pool.units_spent / max(1, self.pool.n_labelled)
         return max(1, math.ceil(self.count / max(1.0, mean)))
 
     @property
@@ -302,7 +303,7 @@ def _own_query(function: Callable[[QueryContext], Iterable[Any]]) -> Query:
         ids: list[Any] = []
         with together(context.reducer, "running the query"):
             ids = list(function(context))
-            return context.pool.positions(ids)  # type: ignore[no-any-return]
+            return context.pool.positions(ids)
 
     return query
 
