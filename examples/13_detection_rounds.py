@@ -55,7 +55,8 @@ def main() -> None:
             budget=given.budget,
             budget_unit="boxes",
             oracle=DatasetOracle(),
-            proposer=proposer,
+            # A random order looks at nothing: people go down the list until the boxes are drawn.
+            proposer=proposer if start == "ofds" else None,
         )
         loop = ActiveLearningLoop(
             lambda: trainer_of(given.steps, watched=True),
