@@ -293,7 +293,9 @@ def draw(
     from matplotlib import pyplot
 
     starts, queries = (list(dict.fromkeys(column)) for column in zip(*next(iter(found.values()))[0], strict=True))
-    figure, axes = pyplot.subplots(len(found), len(queries), figsize=(13, 4.2 * len(found)), squeeze=False)
+    figure, axes = pyplot.subplots(
+        len(found), len(queries), figsize=(13, 4.2 * len(found)), squeeze=False, sharey="row"
+    )
     for row, (name, (curves, budget)) in enumerate(found.items()):
         for column, query in enumerate(queries):
             axis = axes[row][column]
