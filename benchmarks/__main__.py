@@ -4,6 +4,7 @@ python -m benchmarks --quick | --full [--only greedy growth ...] [--append]
 """
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -31,6 +32,7 @@ class Part:
         gigabytes: Of free memory.
         cores: Of the machine.
         gpu: A CUDA device.
+        package: Name of a module that is not among the package's own needs.
     """
 
     name: str
@@ -39,11 +41,14 @@ class Part:
     gigabytes: float = 2.0
     cores: int = 1
     gpu: bool = False
+    package: str = "torch"
 
     def lacking(self, quick: bool) -> str:
         """Why this machine cannot measure it; empty where it can."""
         needed = QUICK_GIGABYTES if quick else self.gigabytes
         free = available_bytes() / 1e9
+        if importlib.util.find_spec(self.package) is None:
+            return f"{self.package} is not installed"
         if self.gpu and not torch.cuda.is_available():
             return "no CUDA device"
         if (os.cpu_count() or 1) < self.cores:
@@ -73,6 +78,7 @@ PARTS = (
     Part("signal_methods", "signal_methods"),
     Part("dq_v2", "dq_v2"),
     Part("active", "active", ("--check",)),
+    Part("active_detection", "active_detection", gigabytes=4, package="faster_coco_eval"),
     Part("hcs", "hcs"),
     Part("detection", "detection"),
     Part("segmentation", "segmentation"),

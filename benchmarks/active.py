@@ -235,6 +235,12 @@ def area(accuracies: list[float]) -> float:
     return inner / (len(accuracies) - 1)
 
 
+def gains(values: list[float], others: list[float], same: bool = False, digits: int = 2) -> str:
+    """Mean difference and how often it is positive, in brackets; nothing where both are the same."""
+    found = [one - other for one, other in zip(values, others, strict=True)]
+    return "" if same else f" ({statistics.mean(found):+.{digits}f}, {sum(gain > 0 for gain in found)}/{len(found)})"
+
+
 Curves = dict[tuple[str, str], list[list[float]]]
 
 
@@ -261,11 +267,8 @@ def tell(name: str, size: int, curves: Curves, one_pass: dict[str, list[float]],
         starts = [found[0] for found in curves[start, QUERIES[0]]]
         cells: list[object] = [start, mean_and_spread(starts)]
         for query in QUERIES:
-            areas = [area(found) for found in curves[start, query]]
-            others = [area(found) for found in curves["random", query]]
-            gains = [one - other for one, other in zip(areas, others, strict=True)]
-            shown = f"{statistics.mean(gains):+.2f}, {sum(gain > 0 for gain in gains)}/{len(gains)}"
-            cells.append(mean_and_spread(areas) + ("" if start == "random" else f" ({shown})"))
+            areas, others = ([area(found) for found in curves[name, query]] for name in (start, "random"))
+            cells.append(mean_and_spread(areas) + gains(areas, others, start == "random"))
         rows.append([*cells, mean_and_spread(one_pass[start])])
     ends = {query: [found[-1] for found in curves["random", query]] for query in QUERIES}
     note = (
@@ -281,18 +284,23 @@ def tell(name: str, size: int, curves: Curves, one_pass: dict[str, list[float]],
     show(f"Active learning, {name}", note, header, rows, given.append)
 
 
-def draw(found: dict[str, tuple[Curves, int]], path: Path) -> None:
+def draw(
+    found: dict[str, tuple[Curves, int]], path: Path, unit: str = "labels", measured: str = "test accuracy %"
+) -> None:
     """A row for each dataset, a panel for each query, a line for each start."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(len(found), len(QUERIES), figsize=(13, 4.2 * len(found)), squeeze=False)
+    starts, queries = (list(dict.fromkeys(column)) for column in zip(*next(iter(found.values()))[0], strict=True))
+    figure, axes = pyplot.subplots(
+        len(found), len(queries), figsize=(13, 4.2 * len(found)), squeeze=False, sharey="row"
+    )
     for row, (name, (curves, budget)) in enumerate(found.items()):
-        for column, query in enumerate(QUERIES):
+        for column, query in enumerate(queries):
             axis = axes[row][column]
-            for start in WARM_STARTS:
+            for start in starts:
                 several = torch.tensor(curves[start, query])
                 labels = [budget * (round + 1) for round in range(several.shape[1])]
                 style = {"color": "black", "linewidth": 2.5} if start == "random" else {"linewidth": 1.2}
@@ -301,8 +309,8 @@ def draw(found: dict[str, tuple[Curves, int]], path: Path) -> None:
                     spread = several.std(0)
                     axis.fill_between(labels, several.mean(0) - spread, several.mean(0) + spread, color="0.85")
             axis.set_title(f"{name}, query {query}")
-            axis.set_xlabel("labels")
-            axis.set_ylabel("test accuracy %")
+            axis.set_xlabel(unit)
+            axis.set_ylabel(measured)
     axes[0][-1].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=90)

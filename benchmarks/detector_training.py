@@ -49,6 +49,7 @@ from small_detector import SceneData, SceneImages, SmallDetector, fitted, rarest
 METHODS = ("random", "uniform", "csod", "ofds", "class_balance")
 HEADER = ["method", "images", "boxes", "balance", "rare boxes", "duplicates", "AP50 %", "AP rare %"]
 SIDE = 352
+DIRECTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Task:
         rare: Classes that are judged on their own.
         make: A fresh detector for a seed.
         cache: Where finished trainings are kept.
+        features: An embedding of each image ``[N, d]``, where there is one.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Task:
     rare: list[int]
     make: Callable[[int], SmallDetector]
     cache: Path
+    features: Tensor | None = None
 
 
 class Drawn(Dataset[Any]):
@@ -145,18 +148,36 @@ def kept_proposer(path: Path, scenes: DigitScenes, steps: int) -> TorchvisionPro
 
 
 class FrozenMaps(SmallDetector):
-    """The same points on maps of a backbone that has not seen detection, and that does not learn."""
+    """The same points on whitened maps of a backbone that has not seen detection, and that does not learn."""
 
     stride = 16
 
     def built(self, width: int) -> nn.Module:
         """Few layers: there are few images."""
-        narrow = nn.Sequential(nn.Conv2d(336, 96, 1, bias=False), nn.BatchNorm2d(96), nn.ReLU())
-        return nn.Sequential(narrow, *self._step(96, width), *self._step(width, width))
+        return nn.Sequential(*self._step(DIRECTIONS, width), *self._step(width, width))
 
     def prepared(self, image: Tensor) -> Tensor:
         """Maps are stored in half precision."""
         return image.float()
+
+
+def whitened_maps(split: str, cache: Path) -> Tensor:
+    """The same in the strongest directions of the train cells, each with a variance near 1 ``[N, 64, 22, 22]``.
+
+    On the 336 raw channels the points learn three times slower, and more labels hardly help.
+    """
+    path = cache / f"voc5-{split}-whitened.pt"
+    if not path.exists():
+        cells = voc5_maps("train", cache)[::10].float().permute(0, 2, 3, 1).flatten(0, 2)
+        mean = cells.mean(dim=0)
+        variances, directions = torch.linalg.eigh((cells - mean).T @ (cells - mean) / len(cells))
+        strongest = directions[:, -DIRECTIONS:] / (variances[-DIRECTIONS:] + 1e-3 * variances[-1]).sqrt()
+        parts = [
+            torch.einsum("nchw,cd->ndhw", part.float() - mean[:, None, None], strongest).half()
+            for part in voc5_maps(split, cache).split(50)
+        ]
+        torch.save(torch.cat(parts), path)
+    return torch.load(path, weights_only=True)
 
 
 def voc5_maps(split: str, cache: Path) -> Tensor:
@@ -191,12 +212,12 @@ def voc5_task(seed: int, quick: bool, cache: Path) -> Task:
     whole = voc5_pool(cache, False)
     part: DetectionPool = thinned(whole, ((4, 0.08), (3, 0.15), (2, 0.40)), 0.2, seed)
     places = torch.tensor([int(name.split()[0]) for name in part.ids])
-    maps = voc5_maps("train", cache)
+    maps = whitened_maps("train", cache)
     dataset = ZippedCoco(folder, "voc5", "val")
     annotated = read_objects(dataset)
     assert annotated is not None
     annotated = with_classes(annotated, VOC5)
-    test_maps = voc5_maps("val", cache)
+    test_maps = whitened_maps("val", cache)
     images = range(60 if quick else len(dataset))
     # What images are, and how large: all that a set to test on needs of a task.
     unseen = Task(
@@ -216,6 +237,7 @@ def voc5_task(seed: int, quick: bool, cache: Path) -> Task:
         rare=part.rare,
         make=lambda training: FrozenMaps(5, rare=part.rare, seed=training),
         cache=cache,
+        features=part.features,
     )
 
 

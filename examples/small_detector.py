@@ -20,6 +20,7 @@ from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms
 
+from lightning_coreset.active.detections import Detections
 from lightning_coreset.detection import Objects, TorchvisionProposer
 
 matplotlib.use("Agg")
@@ -74,16 +75,17 @@ class SmallDetector(pl.LightningModule):
         return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Boxes, labels (from 1) and scores of each image ``[3, H, W]`` in [0, 1], the best 100."""
+        """Boxes, labels (from 1), scores and cells of each image ``[3, H, W]`` in [0, 1], the best 100."""
         listed, _ = self.transform(images)
-        chances, edges = self._look(listed.tensors)
-        return [self._decoded(*one) for one in zip(chances, edges, strict=True)]
+        chances, edges = self.points(self.backbone(listed.tensors))
+        return [self.decoded(*one) for one in zip(chances, edges, strict=True)]
 
-    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.backbone(images)
+    def points(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """How likely a class is centred in each cell ``[B, C, h, w]``, and how far the edges are ``[B, 4, h, w]``."""
         return self.centers(maps).sigmoid(), nn.functional.softplus(self.edges(maps)) * 2 * self.stride
 
-    def _decoded(self, chances: Tensor, edges: Tensor) -> dict[str, Tensor]:
+    def decoded(self, chances: Tensor, edges: Tensor) -> dict[str, Tensor]:
+        """The boxes of one image and the cells they come from."""
         # The highest cell of each neighbourhood.
         peaks = chances * (nn.functional.max_pool2d(chances[None], 3, 1, 1)[0] == chances)
         scores, places = peaks.flatten().topk(min(200, peaks.numel()))
@@ -95,12 +97,12 @@ class SmallDetector(pl.LightningModule):
         boxes = torch.stack([x - left, y - top, x + right, y + bottom], dim=1)
         boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
         kept = batched_nms(boxes, scores, labels, 0.5)[:100]
-        return {"boxes": boxes[kept], "labels": labels[kept] + 1, "scores": scores[kept]}
+        return {"boxes": boxes[kept], "labels": labels[kept] + 1, "scores": scores[kept], "cells": cells[kept]}
 
     def training_step(self, batch: tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]) -> Tensor:
         """Focal loss of the centres, absolute error of the edges."""
         images, targets = batch
-        chances, edges = self._look(torch.stack([self.prepared(image) for image in images]))
+        chances, edges = self.points(self.backbone(torch.stack([self.prepared(image) for image in images])))
         wanted, distances, centers = _drawn(targets, chances.shape, self.stride)
         chances = chances.clamp(1e-4, 1 - 1e-4)
         right = (wanted == 1) * (1 - chances) ** 2 * chances.log()
@@ -126,6 +128,18 @@ class SmallDetector(pl.LightningModule):
         by_class = dict(zip(found["classes"].tolist(), found["map_per_class"].tolist(), strict=True))
         values = [by_class[label + 1] for label in self.rare if by_class.get(label + 1, -1) >= 0]
         self.log("ap_rare", sum(values) / max(1, len(values)))
+
+    def on_validation_epoch_start(self) -> None:
+        """As for testing."""
+        self.on_test_epoch_start()
+
+    def validation_step(self, batch: tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]) -> None:
+        """As for testing."""
+        self.test_step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """As for testing."""
+        self.on_test_epoch_end()
 
     def configure_optimizers(self) -> Any:
         """Adam, cooling down to the end of training."""
@@ -197,6 +211,32 @@ class SceneData(pl.LightningDataModule):
         return DataLoader(self.test, BATCH_SIZE, collate_fn=collate)
 
 
+class WatchedData(SceneData):
+    """The same, with test images that are looked at after each round of active learning."""
+
+    def val_dataloader(self) -> DataLoader:
+        """Images that no method ever sees."""
+        return self.test_dataloader()
+
+
+def detections(detector: SmallDetector, items: list[Any], floor: float = 0.1) -> Detections:
+    """What queries of active learning look at: classes, features and corners of the boxes above a score."""
+    maps = detector.backbone(torch.stack([detector.prepared(item[0]) for item in items]))
+    chances, edges = detector.points(maps)
+    image, probabilities, features, boxes = [], [], [], []
+    for place in range(len(items)):
+        found = detector.decoded(chances[place], edges[place])
+        kept = found["scores"] >= floor
+        cells = found["cells"][kept]
+        image.append(torch.full((len(cells),), place))
+        probabilities.append(chances[place].flatten(1)[:, cells].T)
+        features.append(maps[place].flatten(1)[:, cells].T)
+        boxes.append(found["boxes"][kept])
+    columns = (torch.cat(column) for column in (image, probabilities, features))
+    # Targets count classes from 1.
+    return Detections(*columns, len(items), torch.cat(boxes), range(1, detector.classes + 1))
+
+
 def fitted(data: pl.LightningDataModule, steps: int, *, detector: SmallDetector, seed: int = 0) -> SmallDetector:
     """A detector after so many steps on a datamodule, the same number whatever the size of its train set."""
     pl.seed_everything(seed, verbose=False)
@@ -210,11 +250,14 @@ def tested(detector: SmallDetector, data: pl.LightningDataModule) -> tuple[float
     return 100 * found["ap50"], 100 * found["ap_rare"]
 
 
-def trainer_of(steps: int) -> pl.Trainer:
-    """A trainer that leaves nothing on the disk."""
+def trainer_of(steps: int, *, watched: bool = False) -> pl.Trainer:
+    """A trainer that leaves nothing on the disk; watched, it validates once, after the last step."""
+    often: dict[str, Any] = {"val_check_interval": steps, "check_val_every_n_epoch": None} if watched else {}
     return pl.Trainer(
         max_steps=steps,
         max_epochs=-1,
+        num_sanity_val_steps=0,
+        **often,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

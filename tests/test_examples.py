@@ -36,6 +36,12 @@ QUICK = [
         "11_active_learning.py", ["--rounds=2", "--budget=15", "--epochs=2", "--folder=runs"], id="11_active_learning"
     ),
     pytest.param("12_labels_there_and_back.py", ["--epochs=2", "--folder=to_label"], id="12_labels_there_and_back"),
+    pytest.param(
+        "13_detection_rounds.py",
+        ["--rounds=2", "--budget=40", "--pool=120", "--steps=30", "--output=rounds.png"],
+        id="13_detection_rounds",
+        marks=pytest.mark.skipif(importlib.util.find_spec("faster_coco_eval") is None, reason=NO_METRIC),
+    ),
 ]
 
 

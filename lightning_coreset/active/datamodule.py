@@ -246,8 +246,7 @@ class ActiveLearningDataModule(PooledDataModule):
         trainer = trainer_of(self)
         ranks, _ = data_parallel_ranks(trainer)
         check_batches(len(positions), template.loader, self._batch_size, ranks)
-        returned = dict(zip(pool.positions(pool.targets).tolist(), pool.targets.values(), strict=True))
-        self.train_dataset = LabelledItems(self._pool_dataset, positions, returned, self._overlay)
+        self.train_dataset = self.labelled_items()
         shuffled = type(template.loader.sampler) is RandomSampler and template.loader.generator is None
         return reduced_loader(
             template,
@@ -259,6 +258,13 @@ class ActiveLearningDataModule(PooledDataModule):
             # Its own, so that starting an epoch draws nothing from the global state.
             generator=torch.Generator().manual_seed(self._seed) if shuffled else None,
         )
+
+    def labelled_items(self) -> LabelledItems:
+        """What is labelled now, with the targets that annotators returned."""
+        pool = self.opened()
+        positions = torch.nonzero(pool.mask("labelled")).flatten()
+        returned = dict(zip(pool.positions(pool.targets).tolist(), pool.targets.values(), strict=True))
+        return LabelledItems(self._pool_dataset, positions, returned, self._overlay)
 
     @contextmanager
     def allowed(self) -> Iterator[None]:

@@ -1,12 +1,15 @@
 """Queries for detection: how little a detector knows of an image's boxes, and images whose boxes are not alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from lightning_coreset.active.badge import plus_plus_draws
+from lightning_coreset.detection import Objects
 from lightning_coreset.ops.random import seeded_generator
 
 _BLOCK_BOXES = 2_048
@@ -21,6 +24,9 @@ class Detections:
         probabilities: Class probabilities of each box ``[M, C]``, without the background.
         features: Of each box ``[M, D]``; None where only its classes are looked at.
         num_images: How many images, those without a box included.
+        boxes: Corners x1, y1, x2, y2 of each box ``[M, 4]``, in the same pixels as those of targets; with them the
+            query ``"ppal"`` sees how hard each class is.
+        class_ids: What targets call each class ``[C]``; None counts from 0 (torchvision's detectors count from 1).
 
     Raises:
         ValueError: Columns that do not fit together.
@@ -30,10 +36,21 @@ class Detections:
     probabilities: Tensor
     features: Tensor | None
     num_images: int
+    boxes: Tensor | None = None
+    class_ids: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         boxes = len(self.image)
         lengths = [len(self.probabilities), boxes if self.features is None else len(self.features)]
+        if self.boxes is not None and self.boxes.shape != (boxes, 4):
+            msg = f"Detections hold {boxes} boxes with corners {list(self.boxes.shape)}: give x1, y1, x2, y2, [M, 4]."
+            raise ValueError(msg)
+        if self.class_ids is not None and (boxes and len(self.class_ids) != self.probabilities.shape[-1]):
+            msg = (
+                f"class_ids names {len(self.class_ids)} classes and probabilities have "
+                f"{self.probabilities.shape[-1]} columns: give what targets call the class of each column."
+            )
+            raise ValueError(msg)
         inside = boxes == 0 or (int(self.image.min()) >= 0 and int(self.image.max()) < self.num_images)
         if self.probabilities.ndim != 2 or lengths != [boxes, boxes] or not inside:
             msg = (
@@ -110,8 +127,7 @@ def difficulty_weights(difficulty: Tensor, *, alpha: float = 0.3, beta: float = 
     """PPAL's weights of classes: ``1 + alpha beta log(1 + (e^(1/alpha) - 1) d_c)``, from 1 for the easiest.
 
     Args:
-        difficulty: How hard each class is ``[C]``, 0 to 1: one minus the mean of ``p^0.6 IoU^0.4`` of its boxes on
-            labelled images, for example.
+        difficulty: How hard each class is ``[C]``, 0 to 1: one minus the mean `object_quality` of its objects.
         alpha: How soon weights grow.
         beta: How much.
 
@@ -121,6 +137,33 @@ def difficulty_weights(difficulty: Tensor, *, alpha: float = 0.3, beta: float = 
     """
     steep = torch.expm1(torch.tensor(1 / alpha, dtype=torch.float64))
     return 1 + alpha * beta * torch.log1p(steep * difficulty.to(torch.float64).clamp(0, 1))
+
+
+def object_quality(found: Detections, truth: Objects) -> Tensor:
+    """How well a detector sees each annotated object: the best ``p^0.6 IoU^0.4`` among its image's boxes ``[K]``.
+
+    ``p`` is the probability of the object's class; 0 where the image has no box. Time in the product of an image's
+    boxes and objects.
+
+    Args:
+        found: What the detector said, with corners.
+        truth: The objects of the same images, labels being columns of ``found.probabilities``.
+
+    Example:
+        >>> truth = Objects([0, 1], [[0, 0, 2, 2]] * 2, [1, 0], num_images=2)
+        >>> found = Detections(torch.tensor([0]), torch.tensor([[0.1, 0.5]]), None, 2, torch.tensor([[0, 0, 2, 2]]))
+        >>> object_quality(found, truth).round(decimals=2).tolist()
+        [0.66, 0.0]
+    """
+    assert found.boxes is not None
+    best = torch.zeros(len(truth), dtype=torch.float64)
+    for image in truth.image.unique().tolist():
+        seen, there = (torch.nonzero(column == image).flatten() for column in (found.image, truth.image))
+        if len(seen):
+            overlap = box_iou(found.boxes[seen].to(torch.float64), truth.boxes[there].to(torch.float64))
+            chances = found.probabilities[seen][:, truth.labels[there]].to(torch.float64)
+            best[there] = (chances**0.6 * overlap**0.4).amax(dim=0)
+    return best
 
 
 def match_similarity(found: Detections, image: int) -> Tensor:

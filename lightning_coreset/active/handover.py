@@ -35,9 +35,10 @@ class ExportToLabel(Oracle):
         formats: Which files are written.
         cost: What labels cost.
         class_names: Names of the classes, in the order of their numbers or by number; None takes the datamodule's.
-        task: ``"classification"``, ``"detection"``, or ``"auto"``: detection where the budget counts boxes.
+        task: ``"classification"``, ``"detection"``, ``"masks"`` (objects with masks, as COCO files alone), or
+            ``"auto"``: what the budget counts.
         predictions: Autolabels by id, or a function that gets ids and gives them: a class, or ``boxes`` (xyxy in
-            pixels), ``labels`` and ``scores``.
+            pixels), ``labels``, ``scores`` and ``masks`` ``[M, H, W]``.
         image_url: Gives the address of an `Item`'s image for Label Studio; None is its local file storage.
 
     Raises:
@@ -74,9 +75,11 @@ class ExportToLabel(Oracle):
         if unknown or not formats:
             msg = f"formats={formats!r} is not accepted: give some of {', '.join(map(repr, FORMATS))}."
             raise ValueError(msg)
-        if task not in ("auto", "classification", "detection"):
-            msg = f"task={task!r} is not accepted: give 'auto', 'classification' or 'detection'."
+        if task not in ("auto", "classification", "detection", "masks"):
+            msg = f"task={task!r} is not accepted: give 'auto', 'classification', 'detection' or 'masks'."
             raise ValueError(msg)
+        if task == "masks":
+            _only_coco(formats)
         self.folder = Path(dir)
         self.formats = formats
         self.class_names = class_names
@@ -91,9 +94,8 @@ class ExportToLabel(Oracle):
 
     def answer(self, request: Request) -> Answer:
         """Write the files of a round, unless they are there; nobody has an answer yet."""
-        if request.unit == "masks":
-            msg = "Masks cannot be handed over yet: give budget_unit='boxes', or an oracle of your own."
-            raise CoresetError(msg)
+        if self._task_of(request.unit) == "masks":
+            _only_coco(self.formats)
         folder = self._folder_of(request.round)
         if not request.ids:
             return Answer()
@@ -153,7 +155,7 @@ class ExportToLabel(Oracle):
         items = {entry["id"]: Item(**entry) for content in asked for entry in content["items"]}
         latest = asked[-1]
         names = {int(number): name for number, name in latest["class_names"]}
-        reviews = self._read(Path(path), names, list(items.values()), latest["task"] == "detection")
+        reviews = self._read(Path(path), names, list(items.values()), latest["task"])
         found, unmatched = matched(reviews, Matcher(list(items.values())), path)
         return self._take_in(pool, found, unmatched, latest["unit"], path)
 
@@ -188,7 +190,8 @@ class ExportToLabel(Oracle):
 
     def _write(self, folder: Path, request: Request) -> None:
         names = class_names(self.class_names or request.names, request.source, request.dataset)
-        boxes = self.task == "detection" or (self.task == "auto" and request.unit != "images")
+        task = self._task_of(request.unit)
+        boxes = task != "classification"
         items = [
             describe(request.dataset, name, position, folder / "images", reserve=name in request.reserve)
             for name, position in zip(request.ids, request.positions, strict=True)
@@ -205,7 +208,7 @@ class ExportToLabel(Oracle):
         content = {
             "format": _FORMAT,
             "round": request.round,
-            "task": "detection" if boxes else "classification",
+            "task": task,
             "unit": request.unit,
             "budget": request.budget,
             "class_names": [[number, name] for number, name in names.items()],
@@ -214,22 +217,30 @@ class ExportToLabel(Oracle):
         }
         _write_json(folder / "request.json", content)
 
-    def _read(self, path: Path, names: dict[int, str], items: list[Item], boxes: bool) -> list[Review]:
-        data = path.read_bytes()
+    def _task_of(self, unit: str) -> str:
+        by_unit = {"images": "classification", "boxes": "detection", "masks": "masks"}
+        return by_unit[unit] if self.task == "auto" else self.task
+
+    def _read(self, path: Path, names: dict[int, str], items: list[Item], task: str) -> list[Review]:
+        data, boxes = path.read_bytes(), task != "classification"
         if path.suffix.lower() == ".csv":
+            if task == "masks":
+                msg = f"{path} is a table, and masks come as COCO files alone: give one."
+                raise CoresetError(msg)
             return read_csv(data, names, boxes=boxes, path=path)
         try:
             found = json.loads(data)
         except ValueError as error:
             msg = f"{path} is no JSON ({error}): give a filled request.csv, a COCO file or Label Studio's JSON export."
             raise CoresetError(msg) from error
-        if isinstance(found, list):
+        if isinstance(found, list) and task != "masks":
             sizes = {str(item.id): (item.width, item.height) for item in items if item.width and item.height}
             return read_tasks(found, names, sizes, boxes=boxes, path=path)
         if isinstance(found, dict) and isinstance(found.get("images"), list):
-            return read_coco(found, names, boxes=boxes, path=path)
+            return read_coco(found, names, boxes=boxes, masks=task == "masks", path=path)
         msg = (
-            f"{path} is neither a COCO file nor Label Studio's JSON export: give one of them, or a filled request.csv."
+            f"{path} is neither a COCO file nor Label Studio's JSON export: give one of them, or a filled request.csv "
+            "(masks come as COCO files alone)."
         )
         raise CoresetError(msg)
 
@@ -265,6 +276,14 @@ class ExportToLabel(Oracle):
             pool.skip([name for name in told.skipped if rounds.get(name, pool.round) == round], round=round)
         told.released.extend(release_spent(pool))
         return told
+
+
+def _only_coco(formats: tuple[str, ...]) -> None:
+    if formats != ("coco",):
+        msg = (
+            f"formats={formats!r} is not accepted for masks, which are handed over as COCO files: give formats='coco'."
+        )
+        raise ValueError(msg)
 
 
 def release_spent(pool: LabelledPool) -> list[Id]:

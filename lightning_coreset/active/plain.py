@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_TENSOR = "__tensor__"
+from lightning_coreset.detection.masks import counts_of, decoded, encoded, mask_of
+
+_TENSOR, _MASKS = "__tensor__", "__masks__"
 
 
 def to_plain(value: Any) -> Any:
-    """A target in JSON types; tensors and arrays come back as tensors.
+    """A target in JSON types; tensors and arrays come back as tensors. Masks are written as run lengths.
 
     Args:
         value: Numbers, text, tensors, arrays, None, and lists, tuples and mappings of them.
@@ -30,6 +32,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Tensor | np.ndarray):
         tensor = torch.as_tensor(value).detach().cpu()
         name = str(tensor.dtype).removeprefix("torch.")
+        if _are_masks(tensor):
+            # A line of a journal for each pixel would be no line.
+            return {_MASKS: name, "counts": [encoded(counts_of(mask)) for mask in tensor], "shape": list(tensor.shape)}
         return {_TENSOR: name, "values": tensor.flatten().tolist(), "shape": list(tensor.shape)}
     if isinstance(value, Mapping):
         return {str(key): to_plain(part) for key, part in value.items()}
@@ -53,7 +58,18 @@ def from_plain(value: Any) -> Any:
         if _TENSOR in value:
             dtype: torch.dtype = getattr(torch, value[_TENSOR])
             return torch.tensor(value["values"], dtype=dtype).reshape(value["shape"])
+        if _MASKS in value:
+            _, height, width = value["shape"]
+            masks = [mask_of(decoded(text), (height, width)) for text in value["counts"]]
+            return torch.stack(masks).to(getattr(torch, value[_MASKS]))
         return {key: from_plain(part) for key, part in value.items()}
     if isinstance(value, list):
         return [from_plain(part) for part in value]
     return value
+
+
+def _are_masks(tensor: Tensor) -> bool:
+    """Whether a tensor ``[M, H, W]`` holds nothing but yes and no, and any pixel at all."""
+    if tensor.ndim != 3 or not tensor.numel():
+        return False
+    return tensor.dtype == torch.bool or (tensor.dtype == torch.uint8 and int(tensor.max()) <= 1)

@@ -1,6 +1,7 @@
 """What to ask for next: query strategies by name, selectors, and functions of one's own."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,9 +12,10 @@ from torch import Tensor
 from lightning_coreset.active.badge import badge
 from lightning_coreset.active.choosing import about, label_free_selector, with_reserve
 from lightning_coreset.active.datamodule import ActiveLearningDataModule
-from lightning_coreset.active.detecting import Detect, detect_all
-from lightning_coreset.active.detections import Detections, detection_uncertainty, ppal
+from lightning_coreset.active.detecting import Detect, class_difficulty, detect_all
+from lightning_coreset.active.detections import Detections, detection_uncertainty, difficulty_weights, ppal
 from lightning_coreset.active.outputs import ModelOutputs, Reduce, apart, both, look_at, needed
+from lightning_coreset.active.pool import LabelledPool
 from lightning_coreset.active.scores import MEASURES, Measure, equal_score, model_uncertainty
 from lightning_coreset.data.views import random_state_kept
 from lightning_coreset.distributed import gather_json, together
@@ -54,7 +56,7 @@ class QueryContext:
     detect: Detect | None = None
 
     @property
-    def pool(self) -> Any:
+    def pool(self) -> LabelledPool:
         """The labelled pool."""
         return self.datamodule.opened()
 
@@ -95,22 +97,38 @@ class QueryContext:
 
     def detections(self, positions: Tensor | None = None) -> Detections:
         """What a detector says of images, the unlabelled ones by default; every rank gets all boxes."""
+        wanted = self.candidates if positions is None else positions
+        return detect_all(
+            self.module, self._detect, self.datamodule._pool_dataset, wanted, **self._looking, reducer=self.reducer
+        )
+
+    def difficulty(self) -> Tensor | None:
+        """How hard each class is for the detector on the labelled images; see `class_difficulty`."""
+        labelled = self.datamodule.labelled_items()
+        return class_difficulty(self.module, self._detect, labelled, **self._looking, reducer=self.reducer)
+
+    @property
+    def images_expected(self) -> int:
+        """How many of the wanted ids will be labelled, going by what labelled images cost."""
+        if self.datamodule._unit == "images":
+            return self.count
+        mean = self.pool.units_spent / max(1, self.pool.n_labelled)
+        return max(1, math.ceil(self.count / max(1.0, mean)))
+
+    @property
+    def _detect(self) -> Detect:
         if self.detect is None:
             msg = (
                 "This query looks at boxes: give detect=, a function of module and items that returns Detections, or "
                 "another query."
             )
             raise ValueError(msg)
-        return detect_all(
-            self.module,
-            self.detect,
-            self.datamodule._pool_dataset,
-            self.candidates if positions is None else positions,
-            transform=self.datamodule.view_transform(),
-            device=None if self.trainer is None else self.trainer.strategy.root_device,
-            batch_size=self.batch_size,
-            reducer=self.reducer,
-        )
+        return self.detect
+
+    @property
+    def _looking(self) -> dict[str, Any]:
+        device = None if self.trainer is None else self.trainer.strategy.root_device
+        return {"transform": self.datamodule.view_transform(), "device": device, "batch_size": self.batch_size}
 
     def logits(self, positions: Tensor | None = None) -> Tensor:
         """Logits of items ``[n, C]``, the unlabelled ones by default."""
@@ -163,9 +181,17 @@ def query_equal(context: QueryContext) -> Tensor:
 
 
 def query_ppal(context: QueryContext) -> Tensor:
-    """See `lightning_coreset.active.detections.ppal`; all classes weigh alike."""
+    """See `lightning_coreset.active.detections.ppal`.
+
+    Where ``detect`` gives corners, classes weigh by how hard they are for this round's module on the images labelled so
+    far, which it has learnt from; else all weigh alike. Under a budget in units, four times as many images as it is
+    expected to pay for are drawn from.
+    """
     draws = int(torch.randint(2**31, (1,), generator=seeded_generator(context.seed, "ppal", context.round)))
-    return context.candidates[ppal(context.detections(), context.count, seed=draws)]
+    found, difficulty = context.detections(), context.difficulty()
+    weights = None if difficulty is None else difficulty_weights(difficulty)
+    multiple = max(1.0, 4.0 * context.images_expected / context.count)
+    return context.candidates[ppal(found, context.count, seed=draws, multiple=multiple, class_weights=weights)]
 
 
 def box_query(reduce: Literal["sum", "max"]) -> Query:
@@ -277,7 +303,7 @@ def _own_query(function: Callable[[QueryContext], Iterable[Any]]) -> Query:
         ids: list[Any] = []
         with together(context.reducer, "running the query"):
             ids = list(function(context))
-            return context.pool.positions(ids)  # type: ignore[no-any-return]
+            return context.pool.positions(ids)
 
     return query
 

@@ -6,8 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lightning_coreset.active.files import Item, boxes_target
 from lightning_coreset.active.returned import Review
+from lightning_coreset.detection.masks import as_counts, counts_of, encoded, mask_of
 from lightning_coreset.errors import CoresetError
 
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")
@@ -113,7 +117,8 @@ def coco_request(
                 "iscrowd": 0,
                 "predicted": True,
             }
-            annotations.append(entry if score is None else {**entry, "score": score})
+            entry |= {} if score is None else {"score": score}
+            annotations.append(entry | _segmentation(target, place))
     return {
         "info": {"description": f"Request of round {round}"},
         "images": images,
@@ -122,11 +127,20 @@ def coco_request(
     }
 
 
-def read_coco(found: dict[str, Any], names: Mapping[int, str], *, boxes: bool, path: Any) -> list[Review]:
+def read_coco(
+    found: dict[str, Any], names: Mapping[int, str], *, boxes: bool, path: Any, masks: bool = False
+) -> list[Review]:
     """Reviews of a COCO file; an image without annotations counts as looked at where it says ``reviewed``.
 
+    Args:
+        found: The content of the file.
+        names: Names of the classes by number.
+        boxes: Whether objects are drawn, or one class chosen.
+        path: For messages.
+        masks: Whether objects have masks too: polygons or run lengths, which become ``masks`` ``[M, H, W]``, uint8.
+
     Raises:
-        CoresetError: A category without a class, or a box that is none.
+        CoresetError: A category without a class, or a box or mask that is none.
     """
     numbers = {name: number for number, name in names.items()}
     categories = {entry["id"]: str(entry["name"]) for entry in found.get("categories", [])}
@@ -148,6 +162,7 @@ def read_coco(found: dict[str, Any], names: Mapping[int, str], *, boxes: bool, p
         target: Any = None
         if boxes and (entries or image.get("reviewed", False)):
             target = boxes_target([_from_xywh(entry["bbox"], path) for entry in entries], labels)
+            target |= {"masks": _masks(image, entries, path)} if masks else {}
         elif not boxes and labels:
             if len(set(labels)) > 1:
                 msg = f"{path} says different things of {known['name']!r}: leave one category."
@@ -159,6 +174,26 @@ def read_coco(found: dict[str, Any], names: Mapping[int, str], *, boxes: bool, p
     return reviews
 
 
+def _masks(image: Mapping[str, Any], entries: list[dict[str, Any]], path: Any) -> Tensor:
+    """The masks of an image's objects ``[M, H, W]``."""
+    size = image.get("height") or 0, image.get("width") or 0
+    where = f"{path}, image {image.get('file_name', image['id'])!r}"
+    if entries and not all(size):
+        msg = f"{where} has the size {size[1]} x {size[0]}, and masks need one: write width and height of its file."
+        raise CoresetError(msg)
+    found = torch.zeros(len(entries), *size, dtype=torch.uint8)
+    for place, entry in enumerate(entries):
+        if not entry.get("segmentation"):
+            msg = f"{where} has a {entry['category_id']} without a segmentation: draw masks, not boxes alone."
+            raise CoresetError(msg)
+        try:
+            found[place] = mask_of(as_counts(entry["segmentation"], size), size)
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            msg = f"{where} has a segmentation that is none ({error}): give polygons or run lengths of its size."
+            raise CoresetError(msg) from error
+    return found
+
+
 def _objects(target: Any) -> list[tuple[list[float], int]]:
     if not isinstance(target, Mapping) or "boxes" not in target:
         return []
@@ -166,6 +201,14 @@ def _objects(target: Any) -> list[tuple[list[float], int]]:
         ([float(corner) for corner in box], int(label))
         for box, label in zip(target["boxes"], target["labels"], strict=True)
     ]
+
+
+def _segmentation(target: Any, place: int) -> dict[str, Any]:
+    if target.get("masks") is None:
+        return {}
+    mask = torch.as_tensor(target["masks"][place])
+    counts = counts_of(mask)
+    return {"segmentation": {"size": list(mask.shape), "counts": encoded(counts)}, "area": sum(counts[1::2])}
 
 
 def _number(label: str, numbers: Mapping[str, int], where: Any) -> int:

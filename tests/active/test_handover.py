@@ -215,7 +215,7 @@ def test_a_missing_file_and_a_folder_without_requests(tmp_path: Path) -> None:
     [
         ({"formats": ("csv", "voc")}, r"formats=\('csv', 'voc'\) is not accepted: give some of 'csv', 'coco'"),
         ({"formats": ()}, "is not accepted"),
-        ({"task": "masks"}, "task='masks' is not accepted"),
+        ({"task": "masking"}, "task='masking' is not accepted"),
     ],
 )
 def test_bad_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
