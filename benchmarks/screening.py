@@ -9,6 +9,7 @@ from torch import Tensor
 from benchmarks.common import clustered, parser_of, progress, quiet, show, squeezenet_set
 from lightning_coreset import select
 from lightning_coreset.ops.rows import normalize_rows
+from lightning_coreset.ops.screening import RoundedRows
 
 _BLOCK_ROWS = 512
 
@@ -16,23 +17,19 @@ _BLOCK_ROWS = 512
 def bounds(rows: Tensor, covered: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds of all gains from a product of rounded rows ``[N]`` each, float64.
 
-    A similarity is off by at most ``|x - r(x)| |y| + |r(x)| |y - r(y)|``, whose parts are known exactly, and by what
-    sums in float32 lose. An item that cannot improve within that adds nothing to either bound.
+    An item that cannot improve within its doubt adds nothing to either bound.
 
     Args:
         rows: Unit rows ``[N, d]``.
         covered: Best similarity of each item so far ``[N]``.
         kind: What rows are rounded to.
     """
-    rounded = rows.to(kind).float()
-    lost = torch.linalg.vector_norm(rows - rounded, dim=1)
-    length = torch.linalg.vector_norm(rounded, dim=1)
-    summing = rows.shape[1] * torch.finfo(torch.float32).eps
+    rounded = RoundedRows(rows, kind)
     lower, upper = torch.empty(2, len(rows), dtype=torch.float64)
     for start in range(0, len(rows), _BLOCK_ROWS):
         part = slice(start, start + _BLOCK_ROWS)
-        away = lost[part, None] + length[part, None] * lost + summing
-        above = (rounded[part] @ rounded.T).sub_(covered)
+        away = rounded.row_doubt[part, None] + rounded.column_doubt
+        above = rounded.products(part).sub_(covered)
         upper[part] = (above + away).clamp_(min=0).sum(dim=1, dtype=torch.float64)
         lower[part] = above.sub_(away).clamp_(min=0).sum(dim=1, dtype=torch.float64)
     return lower, upper
