@@ -107,7 +107,7 @@ def time_on(device: str, quick: bool, append: bool) -> None:
     note = (
         f"Facility location from embeddings, {size:,} items in 100 clusters, no matrix held; {name}; seconds, the best "
         "of two. Float32: all gains anew for each pick. Running: running gains, which wait for the host. Screened: all "
-        "bounds anew in bfloat16, 256 items in float32. Ratio: float32 over screened."
+        "bounds anew in bfloat16, one item of 32 in float32. Ratio: float32 over screened."
     )
     header = ["columns", "picks", "float32", "running", "screened", "ratio", "proven", "same picks", "by itself"]
     show(f"Screening on {device}", note, header, table, append)

@@ -11,8 +11,8 @@ from lightning_coreset.ops.objective import SUM_ITEMS, FacilityLocationObjective
 from lightning_coreset.ops.rows import Ranking, accumulator_dtype, first_argmax, row_blocks
 from lightning_coreset.ops.similarity import SimilarityRows
 
-#: Items of the largest upper bounds that are evaluated in float32 for each pick.
-LOOKED_AT = 256
+# Items of the largest upper bounds that are evaluated in float32 for each pick: a share of all, but not too few.
+_LOOK_SHARE, _FEWEST_LOOKED_AT, _LOOK_ROWS = 32, 256, 256
 
 _BLOCK_ROWS = 256
 _BLOCK_VALUES = 2**25
@@ -27,7 +27,6 @@ _CAPABILITIES = ((8, 0), (9, 0), (10, 0))
 _ROUNDED_COLUMN, _PASS_COLUMNS = 1 / 10, 256
 # Running gains take at least so many float32 passes: before the first pick, and after it, when most items rose.
 _FEWEST_PASSES = 2
-_WORTH_ITEMS = 64
 
 
 class RoundedRows:
@@ -122,7 +121,7 @@ def screened_picks(
     candidates: Tensor,
     count: int,
     advance: Callable[[int], object] | None,
-    looked_at: int = LOOKED_AT,
+    looked_at: int | None = None,
 ) -> Screened:
     """Picks whose float32 gain is the largest among the items of the largest upper bounds; the host never waits.
 
@@ -131,10 +130,11 @@ def screened_picks(
         candidates: Which items may be picked ``[N]``.
         count: Number of picks ``k``.
         advance: Called with the number of picks made since the last call.
-        looked_at: Items that are evaluated in float32 for each pick.
+        looked_at: Items that are evaluated in float32 for each pick; None: one of 32, at least 256.
     """
     rounded = RoundedRows(objective.similarity.features)
     excluded = ~candidates
+    looked_at = max(len(excluded) // _LOOK_SHARE, _FEWEST_LOOKED_AT) if looked_at is None else looked_at
     looked_at = min(looked_at, len(excluded))
     indices = torch.empty(count, dtype=torch.int64, device=excluded.device)
     gains = torch.empty(count, device=excluded.device)
@@ -145,8 +145,8 @@ def screened_picks(
         upper = upper_bounds(objective, rounded).masked_fill_(excluded, -torch.inf)
         # In order, so that the first among equals is the lowest.
         near = upper.topk(looked_at).indices.sort().values
-        values = objective.values(near)
-        fresh = objective.gains(values).masked_fill_(excluded[near], -torch.inf)
+        fresh = torch.cat([objective.gains(objective.values(part)) for part in near.split(_LOOK_ROWS)])
+        fresh.masked_fill_(excluded[near], -torch.inf)
         place = first_argmax(fresh).unsqueeze(0)
         pick = near.index_select(0, place)
         indices[step : step + 1] = pick
@@ -155,7 +155,7 @@ def screened_picks(
         sure = sure & (upper.index_fill_(0, near, -torch.inf).amax() < gains[step])
         proven += sure
         excluded.index_fill_(0, pick, True)
-        objective.cover(values.index_select(0, place))
+        objective.cover(objective.values(pick))
         covered = torch.where(sure, objective.covered, covered)
         if advance is not None:
             advance(1)
@@ -167,24 +167,26 @@ def screened_greedy(
     candidates: Tensor,
     count: int,
     advance: Callable[[int], object] | None,
-    looked_at: int = LOOKED_AT,
+    looked_at: int | None = None,
 ) -> Ranking:
     """`exact_greedy` with one product in bfloat16 a pick, and one wait of the host, at the end.
 
     A pick is proven where the upper bounds of all items that were not looked at in float32 are below its gain. From
     the first that is not on, all picks are made again by `exact_greedy`. A gain of zero proves nothing where there are
     more items than are looked at, because bounds are above zero: where nothing is left to gain the rest is made again,
-    in order and in one pass over the similarities, but what was screened for it is lost.
+    in order and in one pass over the similarities, but what was screened for it is lost. Picks and gains are those of
+    `exact_greedy` to the bit where products of a row have the same bits beside any others, as on CPUs; else they may
+    differ where gains are equal but for the rounding of float32.
 
     Args:
         objective: What is covered so far.
         candidates: Which items may be picked ``[N]``.
         count: Number of picks ``k``.
         advance: Called with the number of picks made since the last call.
-        looked_at: Items that are evaluated in float32 for each pick.
+        looked_at: Items that are evaluated in float32 for each pick; None: one of 32, at least 256.
 
     Returns:
-        Picks in order with their gains. O(k N^2 d) time in bfloat16 and O(256 k N d) in float32; ``2 N d`` bytes, 256
+        Picks in order with their gains. O(k N^2 d) time in bfloat16 and a 32nd of that in float32; ``2 N d`` bytes, 256
         rows of ``4 N`` bytes and a block. Where not all is proven, the time of `exact_greedy` for the rest.
 
     Example:
@@ -203,20 +205,20 @@ def screened_greedy(
 
 
 def worth_screening(similarity: SimilarityRows, count: int) -> bool:
-    """Whether screening must be faster than `exact_greedy`: by arithmetic, it was not timed on a GPU.
+    """Whether screening that proves its picks must be faster than `exact_greedy`: by arithmetic, not timed on a GPU.
 
     Screening makes one bfloat16 pass a pick, running gains some 1 + log k float32 ones in all, and at least two. So it
-    must pay where all its passes cost less than two of theirs: for few picks from wide embeddings (3 at 512 columns, 8
+    must pay where all its passes cost less than two of theirs: for few picks from wide embeddings (3 at 512 columns, 7
     at 2,048). For more picks running gains are faster in spite of waiting at each. A matrix that is held has no product
     to save. Nor must anything pay on CPUs, on GPUs whose bfloat16 units are not far ahead, where float32 products are
-    made in TF32 (fast themselves, and off by more than bounds allow for), or where 256 items are many.
+    made in TF32 (fast themselves, and off by more than bounds allow for), or where 256 items are more than one of 32.
     """
     device, width = similarity.features.device, similarity.features.shape[1]
     if similarity.mode != "streamed" or device.type != "cuda" or not _keeps_sums() or _in_tf32():
         return False
-    screened = count * (_ROUNDED_COLUMN * width + _PASS_COLUMNS)
-    large = similarity.size >= _WORTH_ITEMS * LOOKED_AT and screened < _FEWEST_PASSES * width
-    return large and torch.cuda.get_device_capability(device) in _CAPABILITIES
+    screened = count * ((_ROUNDED_COLUMN + 1 / _LOOK_SHARE) * width + _PASS_COLUMNS)
+    pays = similarity.size >= _LOOK_SHARE * _FEWEST_LOOKED_AT and screened < _FEWEST_PASSES * width
+    return pays and torch.cuda.get_device_capability(device) in _CAPABILITIES
 
 
 def _in_tf32() -> bool:
