@@ -11,7 +11,8 @@ from lightning_coreset.ops.objective import SUM_ITEMS, FacilityLocationObjective
 from lightning_coreset.ops.rows import Ranking, accumulator_dtype, first_argmax, row_blocks
 from lightning_coreset.ops.similarity import SimilarityRows
 
-# Items of the largest upper bounds that are evaluated in float32 for each pick: a share of all, but not too few.
+# Items of the largest upper bounds that are evaluated in float32 for each pick: a share of all, several times what was
+# open at any pick in benchmarks/screening.py, but not too few; so many rows at a time.
 _LOOK_SHARE, _FEWEST_LOOKED_AT, _LOOK_ROWS = 32, 256, 256
 
 _BLOCK_ROWS = 256
