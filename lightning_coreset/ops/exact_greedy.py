@@ -102,7 +102,7 @@ class _Look:
     def __init__(self, objective: FacilityLocationObjective) -> None:
         self._objective = objective
         self._kept: Tensor | None = None
-        self._place = torch.full((objective.similarity.size,), -1)
+        self._place = torch.full((objective.similarity.size,), -1, device=objective.covered.device)
 
     def at(self, wanted: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor]:
         """Values ``[b, N]`` and fresh gains ``[b]`` of some candidates."""
@@ -123,7 +123,7 @@ class _Look:
         rows = torch.cat([wanted, likely[~torch.isin(likely, wanted)]])[:_LOOK_ROWS]
         self._kept = self._objective.values(rows)
         self._place.fill_(-1)
-        self._place[rows] = torch.arange(len(rows))
+        self._place[rows] = torch.arange(len(rows), device=rows.device)
 
     def _best_of_many(self, wanted: Tensor) -> tuple[Tensor, Tensor]:
         fresh = torch.cat([self._objective.gains(self._objective.values(part)) for part in wanted.split(_LOOK_ROWS)])

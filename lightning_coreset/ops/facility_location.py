@@ -12,6 +12,7 @@ from lightning_coreset.ops.objective import FacilityLocationObjective
 from lightning_coreset.ops.partitioned_greedy import partitioned_greedy
 from lightning_coreset.ops.reducer import Reducer
 from lightning_coreset.ops.rows import Ranking, as_positions, candidate_mask
+from lightning_coreset.ops.screening import screened_greedy, worth_screening
 from lightning_coreset.ops.sharded import Shards, pool_positions
 from lightning_coreset.ops.similarity import ExactMode, SimilarityKind, SimilarityRows, choose_mode
 from lightning_coreset.ops.sparse_greedy import sparse_greedy
@@ -235,13 +236,20 @@ def facility_location_greedy(
     initial: Tensor | None = None,
     forbidden: Tensor | None = None,
     advance: Callable[[int], object] | None = None,
+    screen: bool | None = None,
 ) -> Ranking:
-    """`facility_location` from similarities that are there already."""
+    """`facility_location` from similarities that are there already.
+
+    With ``screen`` all items are screened in bfloat16 for each pick; None: where that must be faster. The picks stay
+    those of float32.
+    """
     device = similarity.features.device
     chosen = as_positions(initial, similarity.size, "initial", device)
     banned = as_positions(forbidden, similarity.size, "forbidden", device)
     candidates = candidate_mask(similarity.size, chosen, banned, count)
     objective = _covering(FacilityLocationObjective(similarity, candidate_weights, item_weights), chosen)
+    if worth_screening(similarity, count) if screen is None else screen:
+        return screened_greedy(objective, candidates, count, advance)
     if device.type != "cpu" and similarity.mode == "dense":
         gains = objective.all_gains().masked_fill_(~candidates, -torch.inf)
         return greedy_on_device(objective, gains, count, advance)

@@ -7,6 +7,7 @@ import torch
 from lightning_coreset.ops import graph_cut, k_center
 from lightning_coreset.ops.exact_greedy import exact_greedy, greedy_on_device
 from lightning_coreset.ops.objective import FacilityLocationObjective
+from lightning_coreset.ops.screening import screened_picks
 from lightning_coreset.ops.similarity import SimilarityRows
 
 META = torch.device("meta")
@@ -37,6 +38,12 @@ def test_facility_location() -> None:
     objective = FacilityLocationObjective(rows)
     ranking = greedy_on_device(objective, torch.empty(N, device=META), COUNT, None)
     assert ranking.indices.shape == (COUNT,)
+
+
+def test_facility_location_with_screening() -> None:
+    objective = FacilityLocationObjective(SimilarityRows(torch.empty(N, 8, device=META), mode="streamed"))
+    found = screened_picks(objective, torch.empty(N, dtype=torch.bool, device=META), COUNT, None)
+    assert found.ranking.indices.shape == (COUNT,)
 
 
 def test_the_loop_for_devices_gives_the_picks_of_the_estimating_one() -> None:
