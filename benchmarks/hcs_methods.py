@@ -54,12 +54,10 @@ SCAN_VARIANTS: dict[str, tuple[HCSConfig, bool]] = {
     name: (HCSConfig(**{"engine": "scan", **choices}), True)
     for name, choices in {
         "scan, no synergy": {"scan_sy": 0.0},
+        "scan, synergy 0.8": {"scan_sy": 0.8},
         "scan, crops alone": {"heard": 0},
-        "scan, crops alone, by loss": {"heard": 0, "scan_weight": "loss"},
         "scan, by loss": {"scan_weight": "loss"},
-        "scan, tau 1": {"scan_tau": 1.0},
-        "scan, tau 5": {"scan_tau": 5.0},
-        "scan, best": {"fuse": "best"},
+        "scan, crops alone, by loss": {"heard": 0, "scan_weight": "loss"},
         "scan, 16 kept": {"keep": 16},
         "dense, no synergy": {"engine": "dense", "scan_sy": 0.0},
     }.items()

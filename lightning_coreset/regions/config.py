@@ -79,7 +79,7 @@ class HCSConfig:
         scan_weight: What weighs their probabilities in ``scan``: ``"energy"``, the logarithm of the sum of
             exp(logits), which tells known things from clutter where the loss is near zero for both; or ``"loss"``.
             Where all energies are equal (a model that gives log-probabilities) the loss weighs; in ``dense`` always.
-        scan_tau: Temperature of these weights; None is 2.5 for energies and 0.25 for losses.
+        scan_tau: Temperature of these weights; None is 4 for energies and 0.25 for losses.
         scan_sy: Weight, in the ranking of ``dense`` and of the corrected map, of the least entropy of a window's mean
             with a window beside it (the synergy).
         alpha: Share of a region's prediction in segmentation; the rest is the whole view's.
@@ -122,10 +122,10 @@ class HCSConfig:
     saliency: Any = None
     scorer: Callable[[Tensor], Tensor] | None = None
     keep: int = 8
-    heard: int = 3
+    heard: int = 2
     scan_weight: ScanWeight = "energy"
     scan_tau: float | None = None
-    scan_sy: float = 0.8
+    scan_sy: float = 0.1
     alpha: float = 0.5
     noise: float = 0.06
     gain: float = 0.1

@@ -32,7 +32,7 @@ _OF_LEVELS = (
 #: Above this zoom an even spread of so few crops sees next to nothing of a scene.
 MOST_ZOOM_OF_A_LATTICE = 12.0
 #: Temperatures, in nats, of the weights of windows by the energy of their logits and by their loss.
-ENERGY_TAU, LOSS_TAU = 2.5, 0.25
+ENERGY_TAU, LOSS_TAU = 4.0, 0.25
 
 
 def refine(

@@ -274,7 +274,7 @@ class TestSecondLook:
             heard = read[len(crops) :] + off
             assert len(windows) == config.heard
             together = torch.cat([said, heard])
-            expected = (together.logsumexp(dim=1) / 2.5).softmax(dim=0)
+            expected = (together.logsumexp(dim=1) / 4).softmax(dim=0)
             torch.testing.assert_close(weights.double(), expected, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(
                 logits.softmax(0).double(), expected @ together.softmax(dim=1), rtol=1e-4, atol=1e-5
@@ -299,13 +299,13 @@ class TestSecondLook:
         logits = torch.tensor([[8.0, 0.0], [1.0, 0.5]])
         scores = torch.tensor([-0.1, -0.9])
         kept = Kept(torch.zeros(2, 4), scores, logits.log_softmax(dim=1), None)
-        weights = fuse_regions(kept, "prob", 0.25, None, energy_tau=2.5)[1]
+        weights = fuse_regions(kept, "prob", 0.25, None, energy_tau=4.0)[1]
         torch.testing.assert_close(weights, (scores / 0.25).softmax(0), check_dtype=False)
 
     def test_a_strong_voice_outweighs_many_faint_sure_ones(self) -> None:
         strong, faint = torch.tensor([[20.0, 0.0, 9.0]]), torch.tensor([[-30.0, 0.0, -30.0]])
         kept = Kept(torch.zeros(6, 4), torch.zeros(6), torch.cat([strong, faint.expand(5, -1)]), None)
-        assert fuse_regions(kept, "prob", 0.25, None, energy_tau=2.5)[0].argmax() == 0
+        assert fuse_regions(kept, "prob", 0.25, None, energy_tau=4.0)[0].argmax() == 0
         assert fuse_regions(kept, "prob", 0.25, None)[0].argmax() == 1
 
     def test_forbidden_classes_stay_forbidden(self) -> None:
