@@ -83,9 +83,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--scenes", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--first-seed", type=int, default=20, help="seeds below 20 were seen before the defaults were chosen"
-    )
+    parser.add_argument("--first-seed", type=int, default=20, help="seeds below 20 chose the defaults")
     parser.add_argument(
         "--variants", action=argparse.BooleanOptionalAction, default=True, help="terms, depth, selection"
     )
