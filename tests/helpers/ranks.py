@@ -4,29 +4,50 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
+
+
+class Exchange:
+    """Where ranks meet; whoever comes last joins what all brought, so that many ranks cost no more than their rows."""
+
+    def __init__(self, world_size: int, timeout: float) -> None:
+        self.slots: list[Tensor | None] = [None] * world_size
+        self.kinds: set[Any] = set()
+        self.joined = torch.empty(0)
+        self.sizes: list[int] = []
+        self._brought = threading.Barrier(world_size, action=self._join, timeout=timeout)
+        self._read = threading.Barrier(world_size, timeout=timeout)
+
+    def gather(self, rank: int, rows: Tensor) -> list[Tensor]:
+        self.slots[rank] = rows
+        self._brought.wait()
+        # Each rank has a copy of its own, as of a real collective.
+        kinds, parts = self.kinds, list(self.joined.clone().split(self.sizes))
+        # Nobody may write into the slots again before everybody has read them.
+        self._read.wait()
+        if len(kinds) != 1:
+            msg = f"ranks gathered {kinds}: a real collective needs one type and one width"
+            raise AssertionError(msg)
+        return parts
+
+    def _join(self) -> None:
+        parts = [part for part in self.slots if part is not None]
+        self.kinds = {(part.dtype, part.shape[1:]) for part in parts}
+        self.sizes = [len(part) for part in parts]
+        self.joined = torch.cat(parts) if len(self.kinds) == 1 else torch.empty(sum(self.sizes))
 
 
 class ThreadReducer:
     """One of several ranks; as strict as a real collective about what it gathers."""
 
-    def __init__(self, rank: int, world_size: int, barrier: threading.Barrier, slots: list[Tensor | None]) -> None:
+    def __init__(self, rank: int, world_size: int, exchange: Exchange) -> None:
         self.rank = rank
         self.world_size = world_size
-        self._barrier = barrier
-        self._slots = slots
+        self._exchange = exchange
 
     def gather(self, rows: Tensor) -> list[Tensor]:
-        self._slots[self.rank] = rows.clone()
-        self._barrier.wait()
-        gathered = [part for part in self._slots if part is not None]
-        kinds = {(part.dtype, part.shape[1:]) for part in gathered}
-        # Nobody may write into the slots again before everybody has read them.
-        self._barrier.wait()
-        if len(gathered) != self.world_size or len(kinds) != 1:
-            msg = f"ranks gathered {kinds}: a real collective needs one type and one width"
-            raise AssertionError(msg)
-        return [part.clone() for part in gathered]
+        return self._exchange.gather(self.rank, rows)
 
 
 def run_ranks(
@@ -37,13 +58,12 @@ def run_ranks(
     A rank that never comes to a collective breaks the barrier for the others after ``timeout`` seconds, so a test
     fails where a real group would hang. With ``keep_errors`` the exceptions are returned in place of answers.
     """
-    barrier = threading.Barrier(world_size, timeout=timeout)
-    slots: list[Tensor | None] = [None] * world_size
+    exchange = Exchange(world_size, timeout)
     answers: list[Any] = [None] * world_size
 
     def work(rank: int) -> None:
         try:
-            answers[rank] = function(ThreadReducer(rank, world_size, barrier, slots))
+            answers[rank] = function(ThreadReducer(rank, world_size, exchange))
         except Exception as error:
             answers[rank] = error
 
