@@ -26,8 +26,10 @@ _MORE = {"segmentation": segmentation, "harm": harm, "cost": cost, "transformer"
 # Scenes of one memory: crops of more would be kept for nothing.
 _TOGETHER = 10
 _MASKED = {
-    "default": HCSConfig(engine="crop", search="hierarchical"),
-    "default, w_ro 0.65": HCSConfig(engine="crop", search="hierarchical", w_ro=0.65),
+    "default": HCSConfig(engine="crop"),
+    "default, w_ro 0.65": HCSConfig(engine="crop", w_ro=0.65),
+    "hierarchical": HCSConfig(engine="crop", search="hierarchical"),
+    "hierarchical, w_ro 0.65": HCSConfig(engine="crop", search="hierarchical", w_ro=0.65),
     "paper": HCSConfig.paper(),
 }
 

@@ -134,6 +134,7 @@ def _differences(kept: Kept, networks: list[str], placement: str, append: bool) 
         ("crop, hierarchical", "paper", KINDS, "paper"),
         ("masked, default, w_ro 0.65", "masked, default", KINDS, "the same without w_ro, 30 % grey"),
         ("masked, default, w_ro 0.65", "masked, paper", KINDS, "paper, 30 % grey"),
+        ("masked, hierarchical, w_ro 0.65", "masked, hierarchical", KINDS, "the same without w_ro, 30 % grey"),
     )
     for method, opponent, kinds, words in asked:
         cells = [difference(kept, [network], placement, kinds, method, opponent) for network in networks]
