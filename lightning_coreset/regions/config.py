@@ -81,7 +81,8 @@ class HCSConfig:
             Where all energies are equal (a model that gives log-probabilities) the loss weighs; in ``dense`` always.
         scan_tau: Temperature of these weights; None is 4 for energies and 0.25 for losses.
         scan_sy: Weight, in the ranking of ``dense`` and of the corrected map, of the least entropy of a window's mean
-            with a window beside it (the synergy).
+            with a window beside it (the synergy). In ``benchmarks/hcs`` 0 is better by far where objects stand alone,
+            more where they stand together.
         alpha: Share of a region's prediction in segmentation; the rest is the whole view's.
         noise: Deviation of the noise of Eq. 5, in the units of the images.
         gain: Deviation of its factor on each channel.
